@@ -1,0 +1,1 @@
+"""The offline HTML page and the terminal tables."""

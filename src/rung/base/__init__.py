@@ -1,0 +1,1 @@
+"""L0: settings, lookup, errors, seeds, fingerprint, events. Imports nothing of ours."""

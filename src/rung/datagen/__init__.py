@@ -1,0 +1,1 @@
+"""L2: making and cleaning training data. No torch."""

@@ -1,0 +1,1 @@
+"""Parts that make records with a completer; one file each, the registry is this folder."""

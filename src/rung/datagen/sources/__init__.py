@@ -1,0 +1,1 @@
+"""Pools of examples that prompts draw from; data files and their loader."""

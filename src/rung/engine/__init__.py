@@ -1,0 +1,1 @@
+"""L3: tokens in, tokens out. Knows no chat, no tools, no tasks."""

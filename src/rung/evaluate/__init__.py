@@ -1,0 +1,1 @@
+"""L2: numbers with error bars. No torch."""

@@ -1,0 +1,1 @@
+"""Held-out item sets; one file each, the registry is this folder."""

@@ -1,0 +1,1 @@
+"""Shared layers: attention, feed-forward, normalisation, rotary positions. One file each."""

@@ -1,0 +1,59 @@
+"""The promise every architecture keeps, and the seam through which the engine and the trainer decide how tokens attend.
+
+Legend: B batch, T token, D width, H query heads, K key/value heads, d head width, V vocabulary.
+
+A network is written for one device and knows neither caches nor packing: its attention layers compute queries, keys
+and values and hand them to an `Attend`. The engine passes one that reads a cache, the trainer one that isolates packed
+documents, a ring one that moves blocks between devices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor, nn
+
+__all__ = ["Attend", "Network", "Shape"]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What the engine and the trainer need to know of a network."""
+
+    vocabulary: int
+    width: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_width: int
+    max_context: int
+
+
+class Attend(Protocol):
+    """How the tokens of a batch see each other."""
+
+    def __call__(
+        self, layer: int, query_BTHd: Tensor, key_BTKd: Tensor, value_BTKd: Tensor, *, scale: float, window: int
+    ) -> Tensor:
+        """Attention output [B, T, H, d]. Causal; `window` > 0 limits each token to itself and the window-1 before it."""
+
+
+class Network(nn.Module):
+    """Base of all families. Parameter names are those of the published checkpoints.
+
+    `shape` describes it; `hidden` runs the body; `output_weight` and `softcap` let callers make logits in pieces
+    (logits = hidden @ output_weight.T, then softcap * tanh(logits / softcap) when softcap > 0).
+    """
+
+    shape: Shape
+    softcap: float = 0.0
+
+    def hidden(self, token_ids_BT: Tensor, positions_BT: Tensor, attend: Attend) -> Tensor:
+        """Final hidden states [B, T, D], normalised, ready for the output projection."""
+        raise NotImplementedError
+
+    @property
+    def output_weight(self) -> Tensor:
+        """The output projection's weight [V, D] (the embedding's when tied)."""
+        raise NotImplementedError

@@ -1,0 +1,1 @@
+"""L4: stage, plan, runner, gates, budget, ledger."""

@@ -1,0 +1,1 @@
+"""L1: what data is, on disk and as tokens. Imports base."""

@@ -1,0 +1,205 @@
+"""What data is: one frozen dataclass per record type, each readable from and writable to one JSON line.
+
+A record type is named in manifests by `RECORD_TYPES`; adding one means adding a dataclass and its name there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rung.base.errors import DataError
+from rung.base.fingerprint import content_hash, plain
+
+__all__ = [
+    "RECORD_TYPES",
+    "Answer",
+    "Critique",
+    "Drop",
+    "Instruction",
+    "Message",
+    "SftRecord",
+    "TestItem",
+    "from_plain",
+    "record_id",
+    "to_plain",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation; `role` is system, user, assistant or tool."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """An instruction the model wrote: where it stood in which completion, and the prompt that was really sent."""
+
+    id: str
+    text: str
+    type: str
+    prompt_hash: str
+    seed: int
+    source: str = "model"
+
+
+@dataclass(frozen=True, slots=True)
+class Critique:
+    """A judgement between A (good) and B (bad) by log-probability.
+
+    `logp_a` and `logp_b` are natural logs. For the choice critic they are those of the letters; for information gain
+    they are the mean per response token with and without the instruction. `signed_margin` = logp_a - logp_b,
+    `margin` its absolute value, `calibrated_margin` the signed one less that of a content-free input (None when not
+    computed). `confidence_threshold` is what `confident` was decided by.
+    """
+
+    critic: str
+    is_good: bool
+    confident: bool
+    predicted_label: str
+    logp_a: float
+    logp_b: float
+    margin: float
+    signed_margin: float
+    confidence_threshold: float
+    calibrated_margin: float | None = None
+    reason: str = ""
+
+    @property
+    def accepted(self) -> bool:
+        """Good and confident; low confidence is a rejection."""
+        return self.is_good and self.confident
+
+
+@dataclass(frozen=True, slots=True)
+class SftRecord:
+    """An instruction with its response, the strings used, both critiques and the full metadata of its making.
+
+    `prompt` is the string that was sent when the response was generated; `training_prompt` and `completion` are what
+    training sees, in the canonical frame.
+    """
+
+    id: str
+    instruction: str
+    response: str
+    type: str
+    prompt: str
+    training_prompt: str
+    completion: str
+    raw_response: str
+    finish_reason: str
+    num_response_tokens: int
+    instruction_critique: Critique | None
+    pair_critique: Critique | None
+    source: str = "model"
+    rejects: tuple[Mapping[str, Any], ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Something that was left out, with the part that dropped it, the reason and the matched span of its text."""
+
+    id: str
+    text: str
+    part: str
+    reason: str
+    span: tuple[int, int] | None = None
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TestItem:
+    """A held-out instruction whose answer can be checked: `checks` maps a verifier's name to its settings.
+
+    All checks must pass. `family` groups items made from one pattern, the unit that statistics cluster by.
+    """
+
+    __test__ = False  # not a pytest class, whatever its name
+
+    id: str
+    instruction: str
+    type: str
+    family: str
+    checks: Mapping[str, Mapping[str, Any]]
+    reference: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One condition's answer to one test item, with the score and every check's verdict."""
+
+    id: str
+    item_id: str
+    condition: str
+    type: str
+    prompt: str
+    text: str
+    finish_reason: str
+    passed: bool
+    abstained: bool
+    verdicts: Mapping[str, Mapping[str, Any]]
+
+
+RECORD_TYPES: dict[str, type] = {
+    "instruction": Instruction,
+    "sft": SftRecord,
+    "drop": Drop,
+    "test_item": TestItem,
+    "answer": Answer,
+}
+
+
+def record_id(*content: Any) -> str:
+    """A record's identity from its content, 16 hexadecimal digits."""
+    return content_hash(list(content))[:16]
+
+
+def to_plain(record: Any) -> dict[str, Any]:
+    """A record as JSON types."""
+    return typing.cast("dict[str, Any]", plain(record))
+
+
+def from_plain(kind: type, values: Mapping[str, Any], place: str = "") -> Any:
+    """Rebuild a record from JSON types.
+
+    Raises:
+        DataError: a missing or unknown field, or a value of the wrong type, named with `place`.
+    """
+    known = {f.name: f for f in dataclasses.fields(kind)}
+    hints = typing.get_type_hints(kind)
+    if unknown := sorted(values.keys() - known.keys()):
+        raise DataError(f"unknown field '{unknown[0]}' in a {kind.__name__}", place=place, hint="rung migrate")
+    built = {}
+    for name, spec in known.items():
+        if name in values:
+            built[name] = _convert(hints[name], values[name], f"{place}.{name}" if place else name)
+        elif spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
+            raise DataError(f"field '{name}' is missing from a {kind.__name__}", place=place)
+    return kind(**built)
+
+
+def _convert(hint: Any, value: Any, place: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        return _convert(next(a for a in arguments if a is not type(None)), value, place)
+    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        return from_plain(typing.cast(type, hint), value, place)
+    if origin is tuple and isinstance(value, (list, tuple)):
+        inner = arguments[0]
+        return tuple(_convert(inner, item, f"{place}[{i}]") for i, item in enumerate(value))
+    expected: Any = Mapping if origin is not None and issubclass(origin, Mapping) else hint
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is Any or (isinstance(value, expected) and not (expected is int and isinstance(value, bool))):
+        return value
+    raise DataError(f"expected {getattr(hint, '__name__', hint)}, got {value!r:.60}", place=place)

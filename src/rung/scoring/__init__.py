@@ -1,0 +1,1 @@
+"""L2: is this answer good? Judges, verifiers, rewards. No torch."""

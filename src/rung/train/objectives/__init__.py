@@ -1,0 +1,1 @@
+"""Losses as pure functions; one file each, the registry is this folder."""

@@ -20,7 +20,7 @@ __all__ = ["Code", "canonical", "code", "content_hash", "differing", "hash_file"
 
 
 class Code(Settings):
-    """Which rung wrote something: commit of the checkout (or package version and source hash), and whether it was clean."""
+    """Which rung wrote something: commit of the checkout, source hash, and whether the source was clean."""
 
     commit: str
     branch: str

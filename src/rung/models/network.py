@@ -36,7 +36,7 @@ class Attend(Protocol):
     def __call__(
         self, layer: int, query_BTHd: Tensor, key_BTKd: Tensor, value_BTKd: Tensor, *, scale: float, window: int
     ) -> Tensor:
-        """Attention output [B, T, H, d]. Causal; `window` > 0 limits each token to itself and the window-1 before it."""
+        """Attention output [B, T, H, d]. Causal; `window` > 0: each token sees itself and the window-1 before it."""
 
 
 class Network(nn.Module):

@@ -45,7 +45,7 @@ class Models(Protocol):
     """Loads models for stages, one at a time: asking for another frees the last."""
 
     def load(self, source: str, adapter: Path | None = None) -> Any:
-        """A `rung.models.load.Loaded` for a source such as `package:...`, `hf:...`, `gguf:...`, with a LoRA adapter on it."""
+        """A `rung.models.load.Loaded` for a source (`package:...`, `hf:...`, `gguf:...`), with a LoRA adapter on it."""
 
     def release(self) -> None:
         """Free what is loaded."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from rung.records.tokenizer import Tokenizer
 
-__all__ = ["DELIMITER", "STOP_STRINGS", "Frame", "Rendered"]
+__all__ = ["Frame"]
 
 DELIMITER = "\n###END###"
 STOP_STRINGS = ("\nInstruction", "\nQ:", "\n###", "\nUser:", "\nResponse:")

@@ -1,0 +1,35 @@
+"""Random weights that depend on a seed and a parameter's name alone, so two machines build the same network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from rung.base.seeds import derive
+from rung.models.layers.normalisation import RMSNorm
+from rung.models.network import Network
+
+__all__ = ["built"]
+
+
+def built(make: Callable[[], Network], seed: int, deviation: float = 0.02) -> Network:
+    """Make a network and fill it: matrices normal(0, deviation), biases zero, norms neutral; float32 on the CPU."""
+    with torch.device("meta"):
+        network = make()
+    network.to_empty(device="cpu")
+    for name, module in network.named_modules():
+        _fill(name, module, seed, deviation)
+    return network
+
+
+@torch.no_grad()
+def _fill(name: str, module: nn.Module, seed: int, deviation: float) -> None:
+    if isinstance(module, (nn.Linear, nn.Embedding)):
+        generator = torch.Generator().manual_seed(derive(seed, "initialise", name))
+        module.weight.normal_(0.0, deviation, generator=generator)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            module.bias.zero_()
+    elif isinstance(module, RMSNorm):
+        module.weight.fill_(0.0 if module.centred else 1.0)

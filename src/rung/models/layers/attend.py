@@ -1,0 +1,140 @@
+"""The two ways of attending without a cache: whole rows, and rows of packed documents that cannot see each other.
+
+Legend: B batch, T token, H query heads, K key/value heads, d head width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from rung.base.errors import ModelError
+
+__all__ = ["CausalAttend", "PackedAttend", "attend_causally"]
+
+
+def attend_causally(
+    query_BTHd: Tensor, key_BTKd: Tensor, value_BTKd: Tensor, *, scale: float, window: int, mask: Tensor | None = None
+) -> Tensor:
+    """Causal attention of rows with themselves, [B, T, H, d]; query heads share key heads without copies of them.
+
+    `mask` (True = may look; [B, 1, T, T]) replaces the causal-and-window mask when given.
+    """
+    query, key, value = (x.transpose(1, 2) for x in (query_BTHd, key_BTKd, value_BTKd))
+    num_tokens = query.shape[2]
+    if mask is None and 0 < window < num_tokens:
+        mask = _window_mask(num_tokens, window, query.device)
+    seen = functional.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=mask,
+        is_causal=mask is None,
+        scale=scale,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    return seen.transpose(1, 2)
+
+
+class CausalAttend:
+    """Every row is one document. Rows may be padded: on the right at will (no real token looks there), on the left
+    by `left_padding[b]` tokens, which no real token sees; callers start positions at the first real token."""
+
+    def __init__(self, left_padding: Sequence[int] | None = None) -> None:
+        self._left_padding = list(left_padding) if left_padding and any(left_padding) else None
+        self._masks: dict[tuple[int, int, torch.device], Tensor] = {}
+
+    def __call__(
+        self, layer: int, query_BTHd: Tensor, key_BTKd: Tensor, value_BTKd: Tensor, *, scale: float, window: int
+    ) -> Tensor:
+        """Attention output [B, T, H, d]; see `rung.models.network.Attend`."""
+        mask = None
+        if self._left_padding is not None:
+            mask = self._mask(query_BTHd.shape[1], window, query_BTHd.device)
+        return attend_causally(query_BTHd, key_BTKd, value_BTKd, scale=scale, window=window, mask=mask)
+
+    def _mask(self, num_tokens: int, window: int, device: torch.device) -> Tensor:
+        key = (num_tokens, window, device)
+        if key not in self._masks:
+            real_BT = (
+                torch.arange(num_tokens, device=device) >= torch.tensor(self._left_padding, device=device)[:, None]
+            )
+            # a padded query looks at itself, for a row with nothing to look at comes out as NaN
+            itself_TT = torch.eye(num_tokens, dtype=torch.bool, device=device)
+            seen_BTT = _window_mask(num_tokens, window, device) & real_BT[:, None, :]
+            self._masks[key] = (seen_BTT | itself_TT)[:, None]
+        return self._masks[key]
+
+
+class PackedAttend:
+    """Rows hold documents one after another; each is attended to alone, so none can leak into another.
+
+    Args:
+        lengths: for every row, the lengths of its documents in order. What remains of a row is padding and comes out
+            as zeros.
+
+    Documents of equal length, from whichever rows, run as one batch.
+    """
+
+    def __init__(self, lengths: Sequence[Sequence[int]]) -> None:
+        if any(length < 1 for row in lengths for length in row):
+            raise ModelError("a packed document must have at least one token", place="PackedAttend")
+        self.lengths = [list(row) for row in lengths]
+        self._order: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
+        sizes = sorted({length for row in self.lengths for length in row})
+        self._groups = [(size, sum(row.count(size) for row in self.lengths)) for size in sizes]
+
+    def __call__(
+        self, layer: int, query_BTHd: Tensor, key_BTKd: Tensor, value_BTKd: Tensor, *, scale: float, window: int
+    ) -> Tensor:
+        """Attention output [B, T, H, d]; see `rung.models.network.Attend`."""
+        num_rows, num_tokens, num_heads, head_width = query_BTHd.shape
+        self._check(num_rows, num_tokens)
+        order, back = self._orders(num_tokens, query_BTHd.device)
+        sorted_tokens = [x.flatten(0, 1).index_select(0, order) for x in (query_BTHd, key_BTKd, value_BTKd)]
+        pieces, start = [], 0
+        for size, count in self._groups:
+            stop = start + size * count
+            query, key, value = (x[start:stop].reshape(count, size, *x.shape[1:]) for x in sorted_tokens)
+            pieces.append(attend_causally(query, key, value, scale=scale, window=window).flatten(0, 1))
+            start = stop
+        pieces.append(query_BTHd.new_zeros((num_rows * num_tokens - start, num_heads, head_width)))
+        return torch.cat(pieces).index_select(0, back).reshape(query_BTHd.shape)
+
+    def _check(self, num_rows: int, num_tokens: int) -> None:
+        longest = max((sum(row) for row in self.lengths), default=0)
+        if len(self.lengths) != num_rows or longest > num_tokens:
+            raise ModelError(
+                f"lengths describe {len(self.lengths)} rows of up to {longest} tokens, the batch is "
+                f"{num_rows} x {num_tokens}",
+                place="PackedAttend",
+            )
+
+    def _orders(self, num_tokens: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Token indices sorted by document length, and the way back (padding last)."""
+        key = (num_tokens, device)
+        if key not in self._order:
+            order = torch.tensor(self._sorted_indices(num_tokens), dtype=torch.long)
+            used = torch.zeros(len(self.lengths) * num_tokens, dtype=torch.bool)
+            used[order] = True
+            whole = torch.cat([order, torch.nonzero(~used).flatten()])
+            self._order[key] = (order.to(device), torch.argsort(whole).to(device))
+        return self._order[key]
+
+    def _sorted_indices(self, num_tokens: int) -> list[int]:
+        starts: list[tuple[int, int]] = []
+        for row, lengths in enumerate(self.lengths):
+            at = row * num_tokens
+            for length in lengths:
+                starts.append((length, at))
+                at += length
+        return [at + offset for length, at in sorted(starts) for offset in range(length)]
+
+
+def _window_mask(num_tokens: int, window: int, device: torch.device) -> Tensor:
+    """True where a query (row) may look at a key (column): causal, and within the window when it is not 0."""
+    lower = torch.ones((num_tokens, num_tokens), dtype=torch.bool, device=device).tril()
+    return lower.triu(1 - window) if window > 0 else lower

@@ -1,0 +1,64 @@
+"""Self-attention up to the point where tokens see each other; that point is the caller's `Attend`.
+
+Legend: B batch, T token, D width, H query heads, K key/value heads, d head width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from rung.models.layers.normalisation import RMSNorm
+from rung.models.layers.rotary import rotate
+from rung.models.network import Attend
+
+__all__ = ["Attention", "AttentionOptions"]
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionOptions:
+    """Sizes and choices of one attention layer. `window` 0 is full attention; `norm_epsilon` 0 means no q/k norm."""
+
+    width: int
+    num_heads: int
+    num_kv_heads: int
+    head_width: int
+    scale: float
+    window: int = 0
+    bias: bool = False
+    norm_epsilon: float = 0.0
+
+
+class Attention(nn.Module):
+    """Projects, normalises and rotates queries and keys, hands them to `attend`, projects the answer.
+
+    `layer` is the index that an `Attend` with a cache stores keys and values under.
+    """
+
+    def __init__(self, layer: int, options: AttentionOptions) -> None:
+        super().__init__()
+        self.layer, self.options = layer, options
+        inner, shared = options.num_heads * options.head_width, options.num_kv_heads * options.head_width
+        self.q_proj = nn.Linear(options.width, inner, bias=options.bias)
+        self.k_proj = nn.Linear(options.width, shared, bias=options.bias)
+        self.v_proj = nn.Linear(options.width, shared, bias=options.bias)
+        self.o_proj = nn.Linear(inner, options.width, bias=options.bias)
+        normed = options.norm_epsilon > 0
+        self.q_norm = RMSNorm(options.head_width, options.norm_epsilon, centred=True) if normed else None
+        self.k_norm = RMSNorm(options.head_width, options.norm_epsilon, centred=True) if normed else None
+
+    def forward(self, x_BTD: Tensor, angles: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
+        """[B, T, D] to [B, T, D]; `angles` are the cosine and sine of `Rotary.angles`."""
+        heads = (*x_BTD.shape[:2], -1, self.options.head_width)
+        query_BTHd = self.q_proj(x_BTD).view(heads)
+        key_BTKd = self.k_proj(x_BTD).view(heads)
+        value_BTKd = self.v_proj(x_BTD).view(heads)
+        if self.q_norm is not None and self.k_norm is not None:
+            query_BTHd, key_BTKd = self.q_norm(query_BTHd), self.k_norm(key_BTKd)
+        query_BTHd, key_BTKd = rotate(query_BTHd, *angles), rotate(key_BTKd, *angles)
+        seen_BTHd = attend(
+            self.layer, query_BTHd, key_BTKd, value_BTKd, scale=self.options.scale, window=self.options.window
+        )
+        out: Tensor = self.o_proj(seen_BTHd.flatten(2))
+        return out

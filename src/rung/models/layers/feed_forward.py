@@ -1,0 +1,30 @@
+"""Gated feed-forward layer (Shazeer 2020, "GLU variants improve Transformer")."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+__all__ = ["Activation", "GatedFeedForward"]
+
+Activation = Literal["silu", "gelu_tanh"]
+
+
+class GatedFeedForward(nn.Module):
+    """down(activation(gate(x)) * up(x)); Llama gates with SiLU, Gemma with GELU in its tanh approximation."""
+
+    def __init__(self, width: int, inner_width: int, activation: Activation, bias: bool = False) -> None:
+        super().__init__()
+        self.activation = activation
+        self.gate_proj = nn.Linear(width, inner_width, bias=bias)
+        self.up_proj = nn.Linear(width, inner_width, bias=bias)
+        self.down_proj = nn.Linear(inner_width, width, bias=bias)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """[B, T, D] to [B, T, D]."""
+        gate = self.gate_proj(x_BTD)
+        opened = functional.silu(gate) if self.activation == "silu" else functional.gelu(gate, approximate="tanh")
+        down: Tensor = self.down_proj(opened * self.up_proj(x_BTD))
+        return down

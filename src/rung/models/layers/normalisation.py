@@ -1,0 +1,31 @@
+"""Root-mean-square normalisation (Zhang and Sennrich 2019), in Llama's and in Gemma's reading."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["RMSNorm"]
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) times a gain over the last dimension, computed in float32 whatever the input's type.
+
+    Args:
+        width: size of the last dimension.
+        epsilon: added to the mean square.
+        centred: Gemma stores gain - 1 and multiplies before rounding; Llama stores the gain and multiplies after.
+    """
+
+    def __init__(self, width: int, epsilon: float, centred: bool = False) -> None:
+        super().__init__()
+        self.epsilon, self.centred = epsilon, centred
+        self.weight = nn.Parameter(torch.zeros(width) if centred else torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same shape and type as `x`."""
+        wide = x.float()
+        normed = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.epsilon)
+        if self.centred:
+            return (normed * (1.0 + self.weight.float())).type_as(x)
+        return self.weight * normed.type_as(x)

@@ -8,12 +8,14 @@ import pytest
 import torch
 import transformers
 
+from rung.models.families.gemma3 import Gemma3
 from rung.models.families.llama import Llama
 from rung.models.layers.attend import CausalAttend, PackedAttend
 from rung.models.layers.rotary import RotarySettings
 from rung.models.network import Network
 
 TINY_LLAMA = Llama.SIZES["tiny"]
+TINY_GEMMA = Gemma3.SIZES["tiny"]
 VARIANTS: dict[str, Any] = {
     "llama-tied": lambda: Llama.build(TINY_LLAMA),
     "llama-untied-biased": lambda: Llama.build(
@@ -24,6 +26,12 @@ VARIANTS: dict[str, Any] = {
     ),
     "llama-llama3": lambda: Llama.build(
         TINY_LLAMA.model_copy(update={"rotary": RotarySettings(scaling="llama3", factor=8.0, original_context=16)})
+    ),
+    "gemma3": lambda: Gemma3.build(TINY_GEMMA),
+    "gemma3-softcap-linear": lambda: Gemma3.build(
+        TINY_GEMMA.model_copy(
+            update={"softcap": 2.0, "global_rotary": RotarySettings(theta=1e6, scaling="linear", factor=8.0)}
+        )
     ),
 }
 
@@ -89,6 +97,24 @@ def test_the_same_seed_builds_the_same_weights() -> None:
     one, two, other = (Llama.build(TINY_LLAMA, seed) for seed in (3, 3, 4))
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
     assert not torch.equal(one.model.embed_tokens.weight, other.model.embed_tokens.weight)
+
+
+def test_gemma_windows_and_global_layers_both_matter() -> None:
+    """Forty tokens pass the tiny window of eight five times over: one windowed network and one without must differ."""
+    assert 0 < sum(TINY_GEMMA.full_attention) < len(TINY_GEMMA.full_attention)
+    token_ids = torch.arange(60, 100)[None]
+    windowed = Gemma3.build(TINY_GEMMA)
+    everywhere = Gemma3(TINY_GEMMA.model_copy(update={"window": 512}))
+    everywhere.load_state_dict(windowed.state_dict())
+    difference = (logits(windowed, token_ids) - logits(everywhere, token_ids)).abs()[0].amax(-1)
+    assert difference[:8].max() < 1e-6
+    assert difference[8:].min() > 1e-6
+
+
+def test_the_text_half_of_a_multimodal_config_is_read() -> None:
+    config = Gemma3.build(TINY_GEMMA).config()
+    assert Gemma3.from_config({"model_type": "gemma3", "text_config": config, "vision_config": {}}) == TINY_GEMMA
+    assert "untied" in Gemma3.refuses({"text_config": config | {"tie_word_embeddings": False}})
 
 
 def test_a_rotary_scaling_that_is_not_built_is_refused_by_name() -> None:

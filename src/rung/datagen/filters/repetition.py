@@ -1,0 +1,27 @@
+"""Loops: a sentence, phrase, word or character that comes again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rung.base.settings import Settings as BaseSettings
+from rung.datagen.findings import sift
+from rung.datagen.heuristics import repetition
+from rung.records.contracts import FilterResult
+
+__all__ = ["Repetition"]
+
+
+class Repetition:
+    """Drops what `repetition` finds, each with the rule's name as its reason and the matched span."""
+
+    class Settings(BaseSettings):
+        """Nothing to set: the rules are fixed, and validated as they are."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def apply(self, records: Sequence[Any]) -> FilterResult:
+        """Keep the records without a finding, in order."""
+        return sift("repetition", records, repetition)

@@ -18,6 +18,7 @@ from rung.base.fingerprint import content_hash, plain
 __all__ = [
     "RECORD_TYPES",
     "Answer",
+    "Candidate",
     "Critique",
     "Drop",
     "Instruction",
@@ -40,7 +41,11 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """An instruction the model wrote: where it stood in which completion, and the prompt that was really sent."""
+    """An instruction the model wrote: where it stood in which completion, and the prompt that was really sent.
+
+    `critique` is the judgement of the instruction alone, stored for rejected ones too; `outcome` is "parsed" until
+    something decides ("accepted", "rejected", "dropped"), with the deciding `part` and its `reason`.
+    """
 
     id: str
     text: str
@@ -48,6 +53,10 @@ class Instruction:
     prompt_hash: str
     seed: int
     source: str = "model"
+    critique: Critique | None = None
+    outcome: str = "parsed"
+    part: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +66,8 @@ class Critique:
     `logp_a` and `logp_b` are natural logs. For the choice critic they are those of the letters; for information gain
     they are the mean per response token with and without the instruction. `signed_margin` = logp_a - logp_b,
     `margin` its absolute value, `calibrated_margin` the signed one less that of a content-free input (None when not
-    computed). `confidence_threshold` is what `confident` was decided by.
+    computed). `confidence_threshold` is what `confident` was decided by. `decision` is the number that was held
+    against the threshold where that is not the signed margin (None: it is).
     """
 
     critic: str
@@ -71,11 +81,56 @@ class Critique:
     confidence_threshold: float
     calibrated_margin: float | None = None
     reason: str = ""
+    decision: float | None = None
+
+    @property
+    def rank(self) -> float:
+        """What candidates are ordered by: the number that decided."""
+        return self.signed_margin if self.decision is None else self.decision
 
     @property
     def accepted(self) -> bool:
         """Good and confident; low confidence is a rejection."""
         return self.is_good and self.confident
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One generated response, kept or not: everything that quality control recomputes its figures from.
+
+    `raw_text` is all that was decoded, `generated` the same cut at the stop string, `response` what cleaning left of
+    it, with the names of the rules that changed it in `cleaning`. `num_raw_tokens` counts what the model drew,
+    `num_response_tokens` the cleaned response in the model's own tokens (-1: not counted yet). `outcome` is
+    "generated" until something decides: "kept", "rejected" (the critic), "dropped" (a filter), "set_aside" (for
+    another stage) or "passed_over" (a sibling was better), with the deciding `part` and its `reason`.
+    """
+
+    id: str
+    instruction_id: str
+    instruction: str
+    type: str
+    prompt: str
+    seed: int
+    raw_text: str
+    generated: str
+    response: str
+    finish_reason: str
+    num_raw_tokens: int
+    num_response_tokens: int = -1
+    cleaning: tuple[str, ...] = ()
+    instruction_critique: Critique | None = None
+    pair_critique: Critique | None = None
+    other_critiques: tuple[Critique, ...] = ()
+    outcome: str = "generated"
+    part: str = ""
+    reason: str = ""
+    shard: int = 0
+    source: str = "model"
+
+    @property
+    def hit_limit(self) -> bool:
+        """Whether the token limit ended the raw generation."""
+        return self.finish_reason == "length"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +205,7 @@ class Answer:
 
 RECORD_TYPES: dict[str, type] = {
     "instruction": Instruction,
+    "candidate": Candidate,
     "sft": SftRecord,
     "drop": Drop,
     "test_item": TestItem,

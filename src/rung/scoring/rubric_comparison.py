@@ -1,0 +1,117 @@
+"""The A/B test of two rubric wordings (or any two critics) over one labelled set, paired."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pydantic
+from scipy.stats import binomtest
+
+from rung.base.errors import DataError
+from rung.records.contracts import Item, Trace
+from rung.scoring.calibration_report import Acceptance
+from rung.scoring.critic import Critic
+from rung.scoring.discrimination import wilson
+
+__all__ = ["Labelled", "RubricComparison", "compare_rubrics", "exact_mcnemar"]
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """An answer that someone knows to be good or bad."""
+
+    instruction: str
+    response: str
+    type: str
+    is_good: bool
+
+
+class RubricComparison(pydantic.BaseModel):
+    """Two critics on the same answers.
+
+    `precision` of each is good accepted of all accepted, `recall` good accepted of all good. `agreement` counts equal
+    verdicts, `kappa` what is left of it beyond chance (None where chance explains everything). `only_first_right` and
+    `only_second_right` are the discordant pairs of `p_correct` (which wording decides better); `only_first_accepts` and
+    `only_second_accepts` those of `p_acceptance` (which accepts more). Both p are exact McNemar, two-sided.
+    """
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    names: tuple[str, str]
+    num_labelled: int
+    acceptance: tuple[Acceptance, Acceptance]
+    precision: tuple[Acceptance, Acceptance]
+    recall: tuple[Acceptance, Acceptance]
+    agreement: Acceptance
+    kappa: float | None
+    only_first_right: int
+    only_second_right: int
+    p_correct: float
+    only_first_accepts: int
+    only_second_accepts: int
+    p_acceptance: float
+
+
+def compare_rubrics(
+    first: Critic, second: Critic, labelled: Sequence[Labelled], names: tuple[str, str] = ("first", "second")
+) -> RubricComparison:
+    """Judge one labelled set with both.
+
+    Raises:
+        DataError: there is nothing to judge.
+    """
+    if not labelled:
+        raise DataError("a rubric test needs labelled answers", hint="give instruction, response, type and is_good")
+    items = [Item(f"labelled-{number}", one.instruction, one.type) for number, one in enumerate(labelled)]
+    traces = [Trace(item.id, one.response) for item, one in zip(items, labelled, strict=True)]
+    truth = [one.is_good for one in labelled]
+    ours = [critique.accepted for critique in first.critique(items, traces)]
+    theirs = [critique.accepted for critique in second.critique(items, traces)]
+    both = (ours, theirs)
+    right = [[verdict == good for verdict, good in zip(verdicts, truth, strict=True)] for verdicts in both]
+    discordant_right, discordant = _discordant(right[0], right[1]), _discordant(ours, theirs)
+    return RubricComparison(
+        names=names,
+        num_labelled=len(labelled),
+        acceptance=(_share(ours), _share(theirs)),
+        precision=(_among(truth, ours), _among(truth, theirs)),
+        recall=(_among(ours, truth), _among(theirs, truth)),
+        agreement=_share([a == b for a, b in zip(ours, theirs, strict=True)]),
+        kappa=_kappa(ours, theirs),
+        only_first_right=discordant_right[0],
+        only_second_right=discordant_right[1],
+        p_correct=exact_mcnemar(*discordant_right),
+        only_first_accepts=discordant[0],
+        only_second_accepts=discordant[1],
+        p_acceptance=exact_mcnemar(*discordant),
+    )
+
+
+def exact_mcnemar(only_first: int, only_second: int) -> float:
+    """Two-sided exact p that discordant pairs fall either way with equal chance; 1.0 when there are none."""
+    total = only_first + only_second
+    return float(binomtest(only_first, total, 0.5).pvalue) if total else 1.0
+
+
+def _share(flags: Sequence[bool]) -> Acceptance:
+    return _among(flags, [True] * len(flags))
+
+
+def _among(flags: Sequence[bool], within: Sequence[bool]) -> Acceptance:
+    chosen = [flag for flag, inside in zip(flags, within, strict=True) if inside]
+    low, high = wilson(sum(chosen), len(chosen))
+    return Acceptance(num_accepted=sum(chosen), num_judged=len(chosen), low=low, high=high)
+
+
+def _discordant(first: Sequence[bool], second: Sequence[bool]) -> tuple[int, int]:
+    pairs = list(zip(first, second, strict=True))
+    return pairs.count((True, False)), pairs.count((False, True))
+
+
+def _kappa(first: Sequence[bool], second: Sequence[bool]) -> float | None:
+    number = len(first)
+    observed = sum(a == b for a, b in zip(first, second, strict=True)) / number
+    share, other = sum(first) / number, sum(second) / number
+    by_chance = share * other + (1 - share) * (1 - other)
+    return None if by_chance == 1 else (observed - by_chance) / (1 - by_chance)

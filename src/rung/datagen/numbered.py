@@ -15,7 +15,8 @@ __all__ = ["Call", "GeneratedInstructions", "collect", "list_prompt", "list_stop
 
 _NUMBERED = re.compile(r"\s*(?:\d{1,3})[.)]\s*(.*)\Z")
 _META = re.compile(
-    r"^(?:here (?:are|is|\d+)|(?:some|more|other|additional) (?:more |other )?(?:examples|instructions|questions|tasks)|"
+    r"^(?:here (?:are|is|\d+)|(?:some|more|other|additional) (?:more |other )?"
+    r"(?:examples|instructions|questions|tasks)|"
     r"(?:the )?(?:following|next|above|previous) (?:instructions?|examples?|questions?|tasks?)|instructions?:|note:|"
     r"examples?:|continue|and so on|etc\b|please (?:note|continue))",
     re.IGNORECASE,

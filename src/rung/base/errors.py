@@ -7,6 +7,7 @@ from __future__ import annotations
 
 __all__ = [
     "BudgetSpent",
+    "Busy",
     "DataError",
     "Drift",
     "GateFailed",
@@ -89,6 +90,12 @@ class MissingDependency(RungError):
     """An optional package is needed for what was asked."""
 
     code, exit_code = "dependency", 8
+
+
+class Busy(RungError):
+    """Another process works on the same run folder."""
+
+    code, exit_code = "busy", 9
 
 
 class StorageError(RungError):

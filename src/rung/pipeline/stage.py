@@ -33,12 +33,17 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a stage is expected to cost, and what that is based on (a pilot's rate, this machine's probe, a default)."""
+    """What a stage is expected to cost, and what that is based on (a pilot's rate, this machine's probe, a default).
+
+    `money` is what comes on top of the machine's hours (reviews, hosted calls). `seconds_high` is the upper end of a
+    range; 0 says that `seconds` is a single figure.
+    """
 
     seconds: float = 0.0
     tokens: float = 0.0
     money: float = 0.0
     basis: str = ""
+    seconds_high: float = 0.0
 
 
 class Models(Protocol):
@@ -92,11 +97,14 @@ class Stage(ABC):
     """One step of a recipe. Subclasses are one page of wiring in `pipeline/stages/<kind>.py`.
 
     `version` is raised by hand when the same settings come to mean something else. `outputs` maps output names to
-    record types.
+    record types. A stage that never looks at the recipe's model says so with `uses_model = False`: another model is
+    then no reason to run it again, and its context names none. `DEPRECATED = "why; use X"` (on the class, or in the
+    module) refuses every recipe that still names the kind.
     """
 
     Settings: ClassVar[type[Settings]]
     version: ClassVar[int] = 1
+    uses_model: ClassVar[bool] = True
     outputs: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, settings: Any) -> None:
@@ -109,6 +117,12 @@ class Stage(ABC):
     def estimate(self, inputs: Mapping[str, Opened]) -> Estimate:
         """Expected cost, from the inputs that are finished already and this machine's measured rates."""
         return Estimate(basis="no estimate for this kind of stage")
+
+    def derived(self, inputs: Mapping[str, Opened]) -> dict[str, tuple[Any, str]]:
+        """Settings that follow from inputs instead of the recipe, as setting path -> (value, origin), such as
+        `{"temperature": (0.33, "derived from pilot")}`. Plan shows them and the manifest holds them; `inputs` may lack
+        those that are not finished yet."""
+        return {}
 
     @abstractmethod
     def run(self, context: Context, inputs: Mapping[str, Opened], outputs: Outputs) -> None:

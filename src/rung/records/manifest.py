@@ -45,6 +45,7 @@ class Manifest(Settings):
     settings: dict[str, Any] = Field(description="complete settings, defaults filled in")
     origins: dict[str, str] = Field(default_factory=dict, description="where each setting came from")
     parents: dict[str, str] = Field(default_factory=dict, description="input name -> fingerprint of what was read")
+    inputs_content: dict[str, str] = Field(default_factory=dict, description="input name -> hash over what was read")
     shards: dict[str, list[ShardInfo]] = Field(default_factory=dict, description="output name -> its shards")
     files: list[FileInfo] = Field(default_factory=list)
     drops: dict[str, int] = Field(default_factory=dict, description="reason -> how many were left out")

@@ -1,0 +1,61 @@
+"""Identity of a stage's output: known for the whole recipe before any work, since it needs only the recipe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from rung.base.fingerprint import content_hash, differing
+from rung.base.seeds import derive
+from rung.pipeline.recipe import Recipe
+from rung.records.manifest import Manifest, Opened, identity_text
+
+__all__ = ["MODEL_INPUT", "Identity", "content_of", "drifted_fields", "identities"]
+
+MODEL_INPUT = "model"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What an output is: the text that is hashed, its parents, and the stage's own seed."""
+
+    text: str
+    parents: Mapping[str, str]
+    seed: int
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the text."""
+        return content_hash(self.text.encode())
+
+
+def identities(recipe: Recipe, identify_model: Callable[[str], str]) -> dict[str, Identity]:
+    """Identity by stage name, in order.
+
+    Args:
+        recipe: resolved.
+        identify_model: model source -> what it is, wherever it lies (a file's path is not an identity).
+    """
+    found: dict[str, Identity] = {}
+    for spec in recipe.stages:
+        parents = {name: found[target].fingerprint for name, target in spec.inputs.items()}
+        if spec.stage.uses_model:
+            parents[MODEL_INPUT] = identify_model(recipe.model)
+        seed = derive(recipe.seed, spec.name)
+        text = identity_text(spec.kind, spec.stage.version, spec.settings, parents, seed)
+        found[spec.name] = Identity(text, parents, seed)
+    return found
+
+
+def drifted_fields(old_text: str, new_text: str) -> list[str]:
+    """Fields that differ between two identity texts, `path: old -> new`."""
+    return differing(json.loads(old_text), json.loads(new_text))
+
+
+def content_of(opened: Opened) -> str:
+    """Hash over everything a reader of this output can see: its records and its files. Two outputs of one identity
+    differ here when the work is not deterministic."""
+    manifest: Manifest = opened.manifest
+    shards = {name: [info.records_sha256 for info in infos] for name, infos in manifest.shards.items()}
+    return content_hash({"shards": shards, "files": {file.name: file.sha256 for file in manifest.files}})

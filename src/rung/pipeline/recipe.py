@@ -1,0 +1,222 @@
+"""A recipe, resolved: which stages run in which order with which settings, and where every value came from.
+
+Everything that can be wrong in a recipe is found here, before any work.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rung.base.errors import SettingsError
+from rung.base.fingerprint import plain
+from rung.base.lookup import known, lookup
+from rung.base.settings import Field, Settings, nearest, validate
+from rung.pipeline.budget import BudgetSettings
+from rung.pipeline.layers import Layer, merged_layers
+from rung.pipeline.stage import Stage
+from rung.pipeline.yaml_source import KeyPath
+
+__all__ = ["FOLDER", "Recipe", "StageSpec", "load"]
+
+FOLDER = "pipeline.stages"
+
+
+class _Top(Settings):
+    run: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the run, and of its folder")
+    model: str = Field("", description="source of the base model, such as package:NAME, hf:ORG/NAME, gguf:PATH")
+    seed: int = Field(0, ge=0, description="every random choice of the run is derived from it")
+    budget: BudgetSettings = Field(default_factory=BudgetSettings, description="caps and the price of an hour")
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """One stage of a recipe: its class built with validated settings. `origins` maps setting paths to origins."""
+
+    name: str
+    kind: str
+    stage: Stage
+    inputs: Mapping[str, str]
+    origins: Mapping[str, str]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Complete settings, defaults filled in, as JSON types."""
+        return dict(plain(self.stage.settings))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A resolved recipe. `path` is only for messages and resume hints; it is never written down."""
+
+    run: str
+    model: str
+    seed: int
+    budget: BudgetSettings
+    stages: tuple[StageSpec, ...]
+    origins: Mapping[str, str]
+    profile: str = ""
+    path: str = ""
+
+    def spec(self, name: str, place: str = "") -> StageSpec:
+        """The stage called `name`.
+
+        Raises:
+            SettingsError: there is none.
+        """
+        for spec in self.stages:
+            if spec.name == name:
+                return spec
+        names = [spec.name for spec in self.stages]
+        raise SettingsError(f"there is no stage '{name}' in this recipe", place=place, hint=nearest(name, names))
+
+    def resolved(self) -> dict[str, Any]:
+        """Everything as JSON types, with origins: what is written beside the outputs."""
+        return {
+            "run": self.run,
+            "model": self.model,
+            "seed": self.seed,
+            "budget": plain(self.budget),
+            "profile": self.profile,
+            "origins": dict(self.origins),
+            "stages": [
+                {"name": s.name, "kind": s.kind, "settings": s.settings, "origins": dict(s.origins)}
+                for s in self.stages
+            ],
+        }
+
+
+def load(path: Path, *, profile: str = "", sets: Sequence[str] = ()) -> Recipe:
+    """Read, merge and check a recipe.
+
+    Args:
+        path: the YAML file.
+        profile: name of one of its `profile` sections, or "".
+        sets: overrides as `key=value`: `seed=3`, `budget.money=1`, `sft.learning_rate=1e-4`.
+
+    Raises:
+        SettingsError: anything unknown, mistyped, out of range, missing, deprecated, duplicate or circular, with its
+            place (file and line where there is one) and the nearest known name.
+    """
+    merged = merged_layers(path, profile, sets)
+    top = _validated(_Top, merged.values, (), merged.origins, path.name)
+    if not merged.sequence:
+        raise SettingsError("the recipe has no stages", place=path.name, hint="stages: [{KIND: {...}}, ...]")
+    for name, kind in merged.sequence:
+        _check_kind(kind, merged.origins.get((name,), path.name))
+    stages = tuple(_stage(name, kind, merged) for name, kind in merged.sequence)
+    _check_references(stages, merged)
+    return Recipe(
+        run=top.run,
+        model=top.model,
+        seed=top.seed,
+        budget=top.budget,
+        stages=stages,
+        origins=_origins(plain(top), merged.origins, ()),
+        profile=profile,
+        path=str(path),
+    )
+
+
+def _check_kind(kind: str, place: str) -> None:
+    """Names are checked before the first stage is imported: a typo should not wait for torch."""
+    if ":" not in kind and kind not in known(FOLDER):
+        raise SettingsError(f"there is no kind of stage '{kind}'", place=place, hint=nearest(kind, known(FOLDER)))
+
+
+def _stage(name: str, kind: str, merged: Layer) -> StageSpec:
+    place = merged.origins.get((name,), name)
+    found = lookup(FOLDER, kind, place)
+    notice = getattr(found, "DEPRECATED", "") or getattr(sys.modules[found.__module__], "DEPRECATED", "")
+    if notice:
+        why, _, use = notice.partition(";")
+        raise SettingsError(f"stage kind '{kind}' is deprecated: {why.strip()}", place=place, hint=use.strip() or why)
+    said = merged.settings.get(name, {})
+    _check_deprecated(found.Settings, said, (name,), merged.origins)
+    settings = _validated(found.Settings, said, (name,), merged.origins, place)
+    stage = found(settings)
+    return StageSpec(name, kind, stage, dict(stage.inputs()), _origins(plain(settings), merged.origins, (name,)))
+
+
+def _check_deprecated(
+    model: type[Settings], said: Mapping[str, Any], at: KeyPath, origins: Mapping[KeyPath, str]
+) -> None:
+    for key, value in said.items():
+        spec = model.model_fields.get(key)
+        if spec is None:
+            continue
+        path = (*at, key)
+        if spec.deprecated:
+            why, _, use = str(getattr(spec.deprecated, "message", spec.deprecated)).partition(";")
+            raise SettingsError(
+                f"setting '{key}' is deprecated: {why.strip()}",
+                place=_place(path, origins, ""),
+                hint=use.strip() or why,
+            )
+        inner = spec.annotation
+        if isinstance(value, dict) and isinstance(inner, type) and issubclass(inner, Settings):
+            _check_deprecated(inner, value, path, origins)
+
+
+def _validated(model: Any, values: Mapping[str, Any], at: KeyPath, origins: Mapping[KeyPath, str], other: str) -> Any:
+    try:
+        return validate(model, values, ".".join(at))
+    except SettingsError as error:
+        path = tuple(part for part in error.place.split(".") if part)
+        raise SettingsError(error.message, place=_place(path, origins, other), hint=error.hint) from error
+
+
+def _place(path: KeyPath, origins: Mapping[KeyPath, str], other: str) -> str:
+    for length in range(len(path), 0, -1):
+        below = [text for p, text in origins.items() if p[:length] == path[:length]]
+        if path[:length] in origins or below:
+            return f"{origins.get(path[:length], below[0])}: {'.'.join(path)}"
+    return ": ".join(filter(None, (other, ".".join(path))))
+
+
+def _origins(values: Mapping[str, Any], origins: Mapping[KeyPath, str], at: KeyPath) -> dict[str, str]:
+    """Origin of every leaf; what nobody said is a default. A value said whole (a list, a part's name) covers what
+    validation unfolds it to."""
+    rows: dict[str, str] = {}
+    for key, value in values.items():
+        path = (*at, key)
+        if isinstance(value, dict) and value and path not in origins:
+            inner = _origins(value, origins, path)
+            rows.update({f"{key}.{rest}": text for rest, text in inner.items()})
+        else:
+            rows[key] = origins.get(path) or next((o for p, o in origins.items() if p[: len(path)] == path), "default")
+    return rows
+
+
+def _check_references(stages: Sequence[StageSpec], merged: Layer) -> None:
+    order = {spec.name: index for index, spec in enumerate(stages)}
+    for spec in stages:
+        place = merged.origins.get((spec.name,), spec.name)
+        for name, target in spec.inputs.items():
+            if target not in order:
+                raise SettingsError(
+                    f"input '{name}' of '{spec.name}' names the stage '{target}', which does not exist",
+                    place=place,
+                    hint=nearest(target, [n for n in order if n != spec.name]),
+                )
+            if order[target] >= order[spec.name]:
+                raise SettingsError(
+                    _order_problem(spec, target, stages), place=place, hint=f"put '{target}' before '{spec.name}'"
+                )
+
+
+def _order_problem(spec: StageSpec, target: str, stages: Sequence[StageSpec]) -> str:
+    reads = {s.name: list(s.inputs.values()) for s in stages}
+    trail, current = [spec.name], [target]
+    while current:
+        step = current.pop()
+        if step == spec.name:
+            return f"stages read each other in a circle: {' -> '.join([*trail, step])}"
+        if step in trail or step not in reads:
+            continue
+        trail.append(step)
+        current += reads[step]
+    return f"'{spec.name}' reads '{target}', which comes later"

@@ -25,7 +25,7 @@ def count_tokens(candidates: Sequence[Candidate], count: Callable[[Sequence[str]
 def choose(candidates: Sequence[Candidate]) -> list[Candidate]:
     """Decide every undecided, judged candidate: kept, rejected by its critic, or passed over for a better sibling.
 
-    Kept is the accepted candidate of an instruction with the largest rank, its signed margin unless its critic decides by another number, (the earlier one of equals);
+    Kept is the accepted candidate of highest rank of each instruction (the earlier one of equals);
     candidates that were decided before stay as they are. Order is kept.
     """
     best: dict[str, Candidate] = {}
@@ -34,11 +34,7 @@ def choose(candidates: Sequence[Candidate]) -> list[Candidate]:
         if candidate.outcome != "generated" or critique is None or not critique.accepted:
             continue
         leader = best.get(candidate.instruction_id)
-        if (
-            leader is None
-            or leader.pair_critique is None
-            or critique.rank > leader.pair_critique.rank
-        ):
+        if leader is None or leader.pair_critique is None or critique.rank > leader.pair_critique.rank:
             best[candidate.instruction_id] = candidate
     return [_decide(candidate, best) for candidate in candidates]
 

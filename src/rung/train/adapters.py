@@ -1,0 +1,338 @@
+"""What is trained: low-rank adapters on a frozen base (Hu et al., 2021), or every weight.
+
+The adapter is peft's own: its modules, its names, its two files (adapter_model.safetensors, adapter_config.json), so
+peft and transformers load what rung trained and the other way round. rung's part is one fused product: without dropout,
+base and low-rank path are one autograd node that keeps only the input and the narrow activation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import peft
+import safetensors
+import safetensors.torch
+import torch
+from peft.tuners.lora.layer import Linear as PeftLinear
+from peft.tuners.lora.layer import LoraLayer
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rung.base.errors import MissingDependency, ModelError
+from rung.base.files import write_bytes, write_json
+from rung.base.settings import Field, Settings
+from rung.models.network import Network
+
+__all__ = [
+    "AdapterReport",
+    "AdapterSettings",
+    "attach_adapter",
+    "base_hash",
+    "merge",
+    "prepare",
+    "save_adapter",
+    "switch_off",
+    "trainable",
+]
+
+ALL_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+_NAME, _PREFIX = "default", "base_model.model."
+_WEIGHTS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
+
+
+class AdapterSettings(Settings):
+    """Which weights are trained."""
+
+    kind: Literal["lora", "none"] = Field("lora", description="lora, or none: every weight is trained")
+    rank: int = Field(16, ge=1, le=1024, description="inner width of the adapter")
+    alpha: float = Field(32.0, gt=0, description="the adapter's output is scaled by alpha / rank")
+    dropout: float = Field(0.0, ge=0, lt=1, description="on the adapter's input; 0 takes the fused path")
+    targets: tuple[str, ...] = Field(ALL_PROJECTIONS, min_length=1, description="names of the projections that get one")
+    quantise: Literal["no", "if_usable", "required"] = Field("no", description="hold the frozen base in 4 bits (NF4)")
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterReport:
+    """Which path ran (`lora`, `qlora`, `full`), its trainable share, and why a wish was not granted."""
+
+    path: Literal["lora", "qlora", "full"]
+    num_trainable: int
+    num_total: int
+    degraded: str = ""
+
+
+def prepare(network: Network, settings: AdapterSettings, seed: int) -> AdapterReport:
+    """Put a fresh adapter on the network and freeze the rest (or, kind none, set every weight to be trained).
+
+    A fresh adapter changes nothing: its second matrix is zero. The first is drawn from `seed` alone.
+
+    Raises:
+        ModelError: the network already has an adapter, or has no projection of the names in `targets`.
+        MissingDependency: 4 bits are required and bitsandbytes is missing or does not work on this device.
+    """
+    _refuse_second(network)
+    if settings.kind == "none":
+        if settings.quantise == "required":
+            raise ModelError("every weight cannot be trained in 4 bits", place="adapter", hint="set kind: lora")
+        network.requires_grad_(True)
+        return _report(network, "full", "")
+    network.requires_grad_(False)
+    reason = _quantise(network, settings) if settings.quantise != "no" else ""
+    config = peft.LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=sorted(settings.targets),
+        task_type="CAUSAL_LM",
+        bias="none",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        _inject(network, config)
+    return _report(network, "qlora" if settings.quantise != "no" and not reason else "lora", reason)
+
+
+def trainable(network: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that are trained, by name, in the network's order."""
+    return {name: p for name, p in network.named_parameters() if p.requires_grad}
+
+
+def save_adapter(network: Network, folder: Path) -> None:
+    """Write the adapter as peft does; equal weights give equal bytes, and no path of this machine is written.
+
+    Raises:
+        ModelError: there is no adapter.
+        StorageError: the disk refused.
+    """
+    config, weights = _config(network), {k: v.detach().cpu().contiguous() for k, v in _adapter(network).items()}
+    values = {**config.to_dict(), "inference_mode": True, "base_model_name_or_path": None}
+    values = {k: sorted(v) if isinstance(v, (set, frozenset)) else v for k, v in values.items()}
+    write_bytes(folder / _WEIGHTS, safetensors.torch.save(weights, metadata={"format": "pt"}))
+    write_json(folder / _CONFIG, dict(sorted(values.items())))
+
+
+def attach_adapter(network: Network, folder: Path) -> None:
+    """Put a saved adapter (rung's or peft's) on the network, frozen and ready to generate.
+
+    Raises:
+        ModelError: the folder holds no whole adapter, one of another kind, or one that does not fit this network.
+    """
+    _refuse_second(network)
+    try:
+        config = peft.LoraConfig(**_known(json.loads((folder / _CONFIG).read_text(encoding="utf-8"))))
+        weights = safetensors.torch.load_file(folder / _WEIGHTS)
+    except (OSError, ValueError, TypeError, safetensors.SafetensorError) as error:
+        raise ModelError(f"cannot read an adapter: {error}", place=str(folder)) from error
+    network.requires_grad_(False)
+    with torch.random.fork_rng(devices=[]):
+        _inject(network, config)
+    own = _adapter(network)
+    wrong = sorted(own.keys() ^ weights.keys())
+    wrong += sorted(k for k in own.keys() & weights.keys() if own[k].shape != weights[k].shape)
+    if wrong:
+        _remove(network)
+        raise ModelError(
+            f"the adapter does not fit the model: {len(wrong)} tensors differ, the first is {wrong[0]}",
+            place=str(folder),
+            hint="attach it to the model it was trained on",
+        )
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(weights[name])
+    network.requires_grad_(False)
+
+
+@contextlib.contextmanager
+def switch_off(network: nn.Module) -> Iterator[None]:
+    """The base model alone, in the same process and memory; without an adapter nothing changes."""
+    layers = [m for m in network.modules() if isinstance(m, LoraLayer)]
+    states = [(layer, bool(layer.disable_adapters)) for layer in layers]
+    for layer in layers:
+        layer._disable_adapters = True
+    try:
+        yield
+    finally:
+        for layer, state in states:
+            layer._disable_adapters = state
+
+
+def merge(network: Network) -> None:
+    """Add the adapter to the base weights and take it off; the network is then a plain one.
+
+    Raises:
+        ModelError: there is no adapter, it gives NaN, or the base is held in 4 bits (merging would round it twice).
+    """
+    _config(network)
+    layers = [m for m in network.modules() if isinstance(m, LoraLayer)]
+    if any(not isinstance(m, PeftLinear) for m in layers):
+        raise ModelError("an adapter cannot be merged into a 4-bit base", hint="merge it into the unquantised model")
+    try:
+        for layer in layers:
+            layer.merge(safe_merge=True)
+    except ValueError as error:
+        for layer in layers:
+            if layer.merged:
+                layer.unmerge()
+        raise ModelError(f"the adapter cannot be merged: {error}") from error
+    _remove(network)
+
+
+def base_hash(network: nn.Module) -> str:
+    """SHA-256 over the weights that are not the adapter's, under their published names: equal before and after."""
+    digest = hashlib.sha256()
+    named = [(n.replace(".base_layer.", "."), p) for n, p in network.named_parameters() if ".lora_" not in n]
+    for name, parameter in sorted(named, key=lambda pair: pair[0]):
+        raw = parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+        digest.update(name.encode() + b"\0" + str(parameter.dtype).encode() + b"\0")
+        digest.update(raw.data)
+    return digest.hexdigest()
+
+
+class _FusedLinear(PeftLinear):  # type: ignore[misc]
+    """peft's layer with the common case in one node: one adapter, no dropout, one precision."""
+
+    def forward(self, x: Tensor, *arguments: Any, **keywords: Any) -> Tensor:
+        names = self.active_adapters
+        base = self.base_layer
+        plain = type(base) is nn.Linear and base.bias is None and not base.weight.requires_grad
+        if self.disable_adapters or self.merged or not plain or names != [_NAME] or arguments or keywords:
+            return super().forward(x, *arguments, **keywords)  # type: ignore[no-any-return]
+        drops = self.training and not isinstance(self.lora_dropout[_NAME], nn.Identity)
+        first, second = self.lora_A[_NAME].weight, self.lora_B[_NAME].weight
+        same = x.dtype == first.dtype == base.weight.dtype and not torch.is_autocast_enabled(x.device.type)
+        if drops or not same or _NAME in self.lora_variant:
+            return super().forward(x)  # type: ignore[no-any-return]
+        return _LowRank.apply(x, base.weight, first, second, self.scaling[_NAME])  # type: ignore[no-untyped-call,no-any-return]
+
+
+class _LowRank(torch.autograd.Function):
+    """x W' + scale (x A') B'. Saves x and x A'; the product is added into the base's output in place."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, first_RD: Tensor, second_OR: Tensor, scale: float) -> Tensor:
+        flat = x.reshape(-1, x.shape[-1])
+        narrow = flat @ first_RD.T
+        output = functional.linear(flat, weight)
+        output.addmm_(narrow, second_OR.T, alpha=scale)
+        ctx.save_for_backward(flat, narrow, weight, first_RD, second_OR)
+        ctx.scale, ctx.shape = scale, x.shape
+        return output.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        flat, narrow, weight, first_RD, second_OR = ctx.saved_tensors
+        grad = gradients[0].reshape(-1, weight.shape[0])
+        grad_narrow = (grad @ second_OR).mul_(ctx.scale)
+        grad_second = (grad.T @ narrow).mul_(ctx.scale) if ctx.needs_input_grad[3] else None
+        grad_first = grad_narrow.T @ flat if ctx.needs_input_grad[2] else None
+        grad_x = None
+        if ctx.needs_input_grad[0]:
+            grad_x = grad @ weight
+            grad_x.addmm_(grad_narrow, first_RD)
+            grad_x = grad_x.view(ctx.shape)
+        return grad_x, None, grad_first, grad_second, None
+
+
+def _inject(network: Network, config: Any) -> None:
+    config._register_custom_module({nn.Linear: _FusedLinear})
+    if type(config.target_modules) is not str:
+        suffixes = tuple(config.target_modules or ())
+        found = {n.rsplit(".", 1)[-1] for n, m in network.named_modules() if isinstance(m, nn.Linear)}
+        if missing := [t for t in suffixes if t.rsplit(".", 1)[-1] not in found]:
+            raise ModelError(
+                f"the model has no projection called '{sorted(missing)[0]}'",
+                place="adapter.targets",
+                hint=f"it has: {', '.join(sorted(found))}",
+            )
+    peft.inject_adapter_in_model(config, network, adapter_name=_NAME)
+
+
+def _remove(network: nn.Module) -> None:
+    """Put every base layer back in its adapter's place; whatever was merged stays merged."""
+    for path, module in list(network.named_modules()):
+        if isinstance(module, LoraLayer):
+            parent, _, name = path.rpartition(".")
+            setattr(network.get_submodule(parent), name, module.get_base_layer())
+    del network.peft_config
+
+
+def _adapter(network: nn.Module) -> dict[str, Tensor]:
+    """The adapter's parameters under peft's names in files (the adapter's own name left out)."""
+    return {
+        _PREFIX + name.replace(f".{_NAME}.", "."): parameter
+        for name, parameter in network.named_parameters()
+        if ".lora_" in name
+    }
+
+
+def _config(network: nn.Module) -> Any:
+    configs = getattr(network, "peft_config", None)
+    if not configs:
+        raise ModelError("the model has no adapter", hint="attach one first")
+    return configs[_NAME]
+
+
+def _refuse_second(network: nn.Module) -> None:
+    if getattr(network, "peft_config", None):
+        raise ModelError("the model already has an adapter", hint="merge it, or load the model again")
+
+
+def _known(values: dict[str, Any]) -> dict[str, Any]:
+    """Fields of this peft version; a file of a newer one may say more, and what it says must then be nothing."""
+    if values.get("peft_type") != "LORA":
+        raise ValueError(f"the adapter is of kind {values.get('peft_type')}, only LORA can be attached")
+    fields = peft.LoraConfig.__dataclass_fields__
+    acting = sorted(k for k, v in values.items() if k not in fields and v)
+    if acting:
+        raise ValueError(f"the adapter uses '{acting[0]}', which the installed peft does not know")
+    return {k: v for k, v in values.items() if k in fields and k != "peft_type"}
+
+
+def _report(network: Network, path: Literal["lora", "qlora", "full"], degraded: str) -> AdapterReport:
+    num_total = sum(p.numel() for p in network.parameters())
+    return AdapterReport(path, sum(p.numel() for p in trainable(network).values()), num_total, degraded)
+
+
+def _quantise(network: Network, settings: AdapterSettings) -> str:
+    """Swap the target projections for 4-bit ones; returns why that was not possible, empty when it was."""
+    try:
+        _quantise_targets(network, settings.targets)
+    except (ImportError, RuntimeError, NotImplementedError, OSError) as error:
+        if settings.quantise == "required":
+            raise MissingDependency(
+                f"a 4-bit base needs a working bitsandbytes: {error}",
+                place="adapter.quantise",
+                hint="pip install 'rung[quantised]', or set quantise: if_usable",
+            ) from error
+        return f"the base is not quantised, plain LoRA runs: {error}"
+    return ""
+
+
+def _quantise_targets(network: Network, targets: tuple[str, ...]) -> None:
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ImportError("bitsandbytes is not installed")
+    layers = importlib.import_module("bitsandbytes.nn")
+    built: list[tuple[str, nn.Module]] = []
+    for path, module in network.named_modules():
+        if isinstance(module, nn.Linear) and path.rpartition(".")[2] in targets:
+            packed = layers.Linear4bit(
+                module.in_features, module.out_features, bias=module.bias is not None, compute_dtype=module.weight.dtype
+            )
+            packed.weight = layers.Params4bit(module.weight.detach().clone(), requires_grad=False, quant_type="nf4")
+            if module.bias is not None:
+                packed.bias = nn.Parameter(module.bias.detach().clone(), requires_grad=False)
+            packed = packed.to(module.weight.device)
+            with torch.no_grad():
+                packed(torch.zeros(1, module.in_features, dtype=module.weight.dtype, device=module.weight.device))
+            built.append((path, packed))
+    for path, packed_module in built:
+        parent, _, name = path.rpartition(".")
+        setattr(network.get_submodule(parent), name, packed_module)
+    network.is_loaded_in_4bit = True  # type: ignore[assignment]  # peft picks its 4-bit layer by this mark

@@ -1,0 +1,176 @@
+"""Checkpoints: everything that a run needs to go on as if it had never stopped, and nothing that can run code.
+
+A checkpoint is a folder of safetensors and JSON that appears by one rename; the one before it is removed only after.
+The learning rate, the data order and the random state are functions of (seed, step), so the step stands for them.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from rung.base.errors import DataError, Drift, StorageError
+from rung.base.files import TEMPORARY_SUFFIX, publish, read_json, write_bytes, write_json
+from rung.base.fingerprint import hash_file
+
+__all__ = ["TrainState", "load_best", "load_checkpoint", "save_best", "save_checkpoint"]
+
+_WEIGHTS, _OPTIMIZER, _STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainState:
+    """Where a run stands. `step` steps are done; curves are (step, value) pairs; `identity` is the hash of what is
+    trained on what, so that a checkpoint of another run is never taken for this one's."""
+
+    identity: str
+    step: int = 0
+    losses: tuple[tuple[int, float], ...] = ()
+    validation: tuple[tuple[int, float], ...] = ()
+    best_step: int = -1
+    best_loss: float | None = None
+    num_evaluations_since_best: int = 0
+    stopped_early: bool = False
+    num_targets: int = 0
+    num_tokens: int = 0
+    seconds: float = 0.0
+    hashes: Mapping[str, str] = field(default_factory=dict)
+
+
+def save_checkpoint(
+    scratch: Path, state: TrainState, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> Path:
+    """Write one checkpoint, whole or not at all, then remove older ones and best weights that nothing names any more.
+
+    Raises:
+        StorageError: the disk refused; the older checkpoint is still there.
+    """
+    final = scratch / f"checkpoint-{state.step:08d}"
+    temporary = final.with_name(final.name + TEMPORARY_SUFFIX)
+    _clear(temporary)
+    try:
+        temporary.mkdir(parents=True)
+    except OSError as error:
+        raise StorageError(f"cannot write a checkpoint: {error.strerror}", place=str(scratch)) from error
+    try:
+        write_bytes(temporary / _WEIGHTS, _bytes(parameters))
+        write_bytes(temporary / _OPTIMIZER, _bytes(_moments(parameters, optimizer)))
+        hashes = {name: hash_file(temporary / name) for name in (_WEIGHTS, _OPTIMIZER)}
+        write_json(temporary / _STATE, replace(state, hashes=hashes))
+        _clear(final)
+        publish(temporary, final)
+    except StorageError:
+        _clear(temporary)
+        raise
+    for old in [*scratch.glob("checkpoint-*"), *scratch.glob("best-*")]:
+        if old.name not in (final.name, _best_name(state.best_step)):
+            _clear(old)
+    return final
+
+
+def load_checkpoint(
+    scratch: Path, identity: str, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> TrainState | None:
+    """Put the newest checkpoint into the parameters and the optimizer; None when there is none.
+
+    Raises:
+        DataError: a checkpoint that is damaged.
+        Drift: a checkpoint of other data, settings or parameters.
+    """
+    names = sorted(p for p in scratch.glob("checkpoint-*") if not p.name.endswith(TEMPORARY_SUFFIX))
+    if not names:
+        return None
+    folder = names[-1]
+    try:
+        state = _state(read_json(folder / _STATE))
+        tensors = {name: safetensors.torch.load_file(folder / name) for name in (_WEIGHTS, _OPTIMIZER)}
+        damaged = [name for name, digest in state.hashes.items() if hash_file(folder / name) != digest]
+    except (OSError, ValueError, TypeError, KeyError, safetensors.SafetensorError) as error:
+        raise DataError(
+            f"cannot read the checkpoint: {error}", place=str(folder), hint="remove it to start over"
+        ) from error
+    if damaged:
+        raise DataError(f"{damaged[0]} is damaged", place=str(folder), hint="remove the checkpoint to start over")
+    if state.identity != identity:
+        raise Drift(
+            "the checkpoint is of other settings, data or parameters", place=str(folder), hint="remove it to start over"
+        )
+    _fill(parameters, tensors[_WEIGHTS], folder)
+    _restore(parameters, optimizer, tensors[_OPTIMIZER])
+    return state
+
+
+def save_best(scratch: Path, step: int, parameters: Mapping[str, nn.Parameter]) -> None:
+    """Keep the weights of `step` until a checkpoint names a better one."""
+    write_bytes(scratch / _best_name(step), _bytes(parameters))
+
+
+def load_best(scratch: Path, step: int, parameters: Mapping[str, nn.Parameter]) -> None:
+    """Put the weights that `save_best` kept back.
+
+    Raises:
+        DataError: they are missing or damaged.
+    """
+    path = scratch / _best_name(step)
+    try:
+        tensors = safetensors.torch.load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise DataError(f"cannot read the best weights: {error}", place=str(path)) from error
+    _fill(parameters, tensors, path)
+
+
+def _best_name(step: int) -> str:
+    return f"best-{step:08d}.safetensors"
+
+
+def _bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    return safetensors.torch.save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
+
+
+def _moments(parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's tensors under `parameter name|what`."""
+    return {
+        f"{name}|{key}": value
+        for name, parameter in parameters.items()
+        for key, value in optimizer.state.get(parameter, {}).items()
+        if isinstance(value, Tensor)
+    }
+
+
+def _restore(
+    parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer, saved: dict[str, Tensor]
+) -> None:
+    optimizer.state.clear()
+    for key, tensor in saved.items():
+        name, _, what = key.rpartition("|")
+        parameter = parameters[name]
+        device = parameter.device if tensor.ndim or optimizer.defaults.get("fused") else torch.device("cpu")
+        optimizer.state[parameter][what] = tensor.to(device)
+
+
+def _fill(parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor], place: Path) -> None:
+    if parameters.keys() != tensors.keys():
+        raise DataError("the saved weights are of other parameters", place=str(place))
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(tensors[name])
+
+
+def _state(values: dict[str, Any]) -> TrainState:
+    curves = {key: tuple((int(a), float(b)) for a, b in values[key]) for key in ("losses", "validation")}
+    return TrainState(**{**values, **curves})
+
+
+def _clear(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

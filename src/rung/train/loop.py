@@ -1,0 +1,282 @@
+"""Supervised fine-tuning from rendered examples to trained weights, resumable at every step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+import torch
+
+from rung.base.errors import ModelError
+from rung.base.events import Events
+from rung.base.fingerprint import content_hash
+from rung.base.lookup import part
+from rung.base.seeds import derive
+from rung.base.settings import Field, Settings
+from rung.models.network import Network
+from rung.records.packing import (
+    DataReport,
+    Example,
+    check_examples,
+    hold_out,
+    num_steps_per_epoch,
+    pack,
+    step_indices,
+)
+from rung.records.tokenizer import Tokenizer
+from rung.train.adapters import trainable
+from rung.train.checkpoint import TrainState, load_best, load_checkpoint, save_best, save_checkpoint
+from rung.train.schedules import learning_rate_factor
+from rung.train.step import StepReport, evaluate, train_step
+
+__all__ = ["SftSettings", "TrainResult", "train"]
+
+Part = str | dict[str, Any]
+
+
+class SftSettings(Settings):
+    """How long, how fast and how carefully."""
+
+    epochs: int = Field(2, ge=1, le=1000, description="times that every training example is shown")
+    learning_rate: float = Field(2e-4, gt=0, le=1, description="peak of the schedule")
+    schedule: Literal["constant", "linear", "cosine"] = Field("cosine", description="shape after the warm-up")
+    warmup_fraction: float = Field(0.03, ge=0, lt=1, description="share of the steps that the rate rises")
+    clip: float = Field(1.0, ge=0, description="largest global norm of a gradient; 0 never clips")
+    sequences_per_step: int = Field(16, ge=1, description="examples of one update")
+    tokens_per_micro_batch: int = Field(
+        2048, ge=8, description="longest packed row; memory grows with it, results do not"
+    )
+    max_tokens: int = Field(1024, ge=8, description="an example's end is cut (and counted) beyond this")
+    eval_fraction: float = Field(0.05, ge=0, le=0.5, description="share of the examples held out; 0 switches it off")
+    eval_interval: int = Field(20, ge=1, description="steps between losses on held-out examples")
+    patience: int = Field(
+        0, ge=0, description="evaluations without a better held-out loss until it stops and restores the best; 0: off"
+    )
+    checkpoint_interval: int = Field(50, ge=0, description="steps between checkpoints; 0: only when interrupted")
+    seed: int = Field(0, ge=0, description="of the data order, the held-out choice and dropout")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="of the forward pass; weights keep theirs")
+    optimizer: Part = Field("adamw", description="a part of train/optim")
+    objective: Part = Field("cross_entropy", description="a part of train/objectives")
+
+    @pydantic.model_validator(mode="after")
+    def _consistent(self) -> SftSettings:
+        part("train.optim", self.optimizer, "optimizer")
+        part("train.objectives", self.objective, "objective")
+        if self.patience and not self.eval_fraction:
+            raise ValueError("patience needs held-out examples: set eval_fraction above 0")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """What a run did. Losses are nats per trained token; curves are (step, loss) with steps counted from 1.
+
+    `final_step` is the step whose weights the network now has: the best one's after early stopping, else the last.
+    """
+
+    num_steps: int
+    final_step: int
+    losses: tuple[tuple[int, float], ...]
+    validation: tuple[tuple[int, float], ...]
+    stopped_early: bool
+    resumed_from: int
+    data: DataReport
+    num_held_out: int
+    num_targets: int
+    num_tokens: int
+    seconds: float
+
+    @property
+    def first_loss(self) -> float:
+        """Loss of the first step, before any update."""
+        return self.losses[0][1]
+
+    @property
+    def final_loss(self) -> float:
+        """Loss of the last step."""
+        return self.losses[-1][1]
+
+
+def train(
+    network: Network,
+    tokenizer: Tokenizer,
+    examples: Sequence[Example],
+    settings: SftSettings,
+    *,
+    events: Events,
+    scratch: Path,
+    on_step: Callable[[int], None],
+) -> TrainResult:
+    """Train the parameters that require a gradient; `rung.train.adapters.prepare` decides which.
+
+    `scratch` holds the checkpoint; called again with the same arguments after any end, it goes on from there, and the
+    weights are those of an uninterrupted run to the bit. `on_step` gets the tokens read by each finished step; what it
+    raises passes through, after a checkpoint was written.
+
+    Raises:
+        DataError: examples that cannot be trained on (see `check_examples`), or a damaged checkpoint.
+        Drift: the checkpoint in `scratch` is of another run.
+        ModelError: nothing to train, or training diverged.
+    """
+    checked, report = check_examples(examples, settings.max_tokens, tokenizer.end_ids[:1])
+    _announce(report, events)
+    run = _Run(network, checked, settings, events, scratch)
+    start = run.state.step
+    run.go(on_step)
+    return run.result(report, start)
+
+
+class _Run:
+    """A run in progress; its whole memory is `state`, the parameters and the optimizer."""
+
+    def __init__(
+        self, network: Network, examples: Sequence[Example], settings: SftSettings, events: Events, scratch: Path
+    ) -> None:
+        self.network, self.settings, self.events, self.scratch = network, settings, events, scratch
+        self.parameters = trainable(network)
+        if not self.parameters:
+            raise ModelError("no parameter is trained", hint="call rung.train.adapters.prepare on the network first")
+        optimizer_class, optimizer_settings = part("train.optim", settings.optimizer, "optimizer")
+        objective_class, objective_settings = part("train.objectives", settings.objective, "objective")
+        self.optimizer = optimizer_class(optimizer_settings).build(self.parameters.values())
+        self.objective = objective_class(objective_settings)
+        self.examples, held_out = hold_out(examples, settings.eval_fraction, settings.seed)
+        self.held_out_rows, self.num_held_out = pack(held_out, settings.tokens_per_micro_batch), len(held_out)
+        per_epoch = num_steps_per_epoch(len(self.examples), settings.sequences_per_step)
+        self.num_steps = per_epoch * settings.epochs
+        self.num_warmup_steps = round(settings.warmup_fraction * self.num_steps)
+        identity = self._identity(examples)
+        self.state = load_checkpoint(scratch, identity, self.parameters, self.optimizer) or TrainState(identity)
+        self.saved_step = self.state.step
+
+    def go(self, on_step: Callable[[int], None]) -> None:
+        """All remaining steps, then the best weights back when early stopping was asked for."""
+        self.network.train()
+        if self.state.step == 0:
+            self._evaluate()
+        while self.state.step < self.num_steps and not self.state.stopped_early:
+            report = self._step()
+            self._maybe_evaluate()
+            self._maybe_checkpoint()
+            try:
+                on_step(report.num_tokens)
+            except BaseException:
+                self._checkpoint()
+                raise
+        self._checkpoint()
+        if self.settings.patience and self.state.best_step >= 0:
+            load_best(self.scratch, self.state.best_step, self.parameters)
+        self.network.eval()
+
+    def result(self, report: DataReport, resumed_from: int) -> TrainResult:
+        """The run in numbers."""
+        state, keeps_best = self.state, bool(self.settings.patience and self.state.best_step >= 0)
+        return TrainResult(
+            num_steps=state.step,
+            final_step=state.best_step if keeps_best else state.step,
+            losses=state.losses,
+            validation=state.validation,
+            stopped_early=state.stopped_early,
+            resumed_from=resumed_from,
+            data=report,
+            num_held_out=self.num_held_out,
+            num_targets=state.num_targets,
+            num_tokens=state.num_tokens,
+            seconds=state.seconds,
+        )
+
+    def _step(self) -> StepReport:
+        settings, step = self.settings, self.state.step
+        chosen = step_indices(len(self.examples), settings.sequences_per_step, settings.seed, step)
+        rows = pack([self.examples[i] for i in chosen], settings.tokens_per_micro_batch)
+        factor = learning_rate_factor(settings.schedule, step, self.num_steps, self.num_warmup_steps)
+        # Dropout draws from a state that depends on the step alone: a resumed run needs no saved generator.
+        with torch.random.fork_rng():
+            torch.manual_seed(derive(settings.seed, "dropout", step))
+            report = train_step(
+                self.network,
+                self.optimizer,
+                rows,
+                self.objective,
+                learning_rate=settings.learning_rate * factor,
+                clip=settings.clip,
+                precision=settings.precision,
+            )
+        self.state = replace(
+            self.state,
+            step=step + 1,
+            losses=(*self.state.losses, (step + 1, report.loss)),
+            num_targets=self.state.num_targets + report.num_targets,
+            num_tokens=self.state.num_tokens + report.num_tokens,
+            seconds=self.state.seconds + report.seconds,
+        )
+        self._emit(report)
+        return report
+
+    def _emit(self, report: StepReport) -> None:
+        step = self.state.step
+        self.events.metric("sft/loss", report.loss, step)
+        self.events.metric("sft/learning_rate", report.learning_rate, step)
+        self.events.metric("sft/gradient_norm", report.grad_norm, step)
+        self.events.metric("sft/trained_tokens_per_second", report.num_targets / report.seconds, step)
+        self.events.progress("sft", step, self.num_steps, "steps")
+
+    def _maybe_evaluate(self) -> None:
+        last = self.state.step == self.num_steps
+        if last or self.state.step % self.settings.eval_interval == 0:
+            self._evaluate()
+
+    def _evaluate(self) -> None:
+        if not self.held_out_rows:
+            return
+        state = self.state
+        loss = evaluate(self.network, self.held_out_rows, self.objective, self.settings.precision)
+        self.events.metric("sft/held_out_loss", loss, state.step)
+        better = state.best_loss is None or loss < state.best_loss
+        waited = 0 if better else state.num_evaluations_since_best + 1
+        if better and self.settings.patience:
+            save_best(self.scratch, state.step, self.parameters)
+        self.state = replace(
+            state,
+            validation=(*state.validation, (state.step, loss)),
+            best_step=state.step if better else state.best_step,
+            best_loss=loss if better else state.best_loss,
+            num_evaluations_since_best=waited,
+            stopped_early=0 < self.settings.patience <= waited,
+        )
+        if self.state.stopped_early:
+            self.events.log(
+                f"stopped early: {waited} evaluations without a better held-out loss", best_step=self.state.best_step
+            )
+
+    def _maybe_checkpoint(self) -> None:
+        interval = self.settings.checkpoint_interval
+        if interval and self.state.step % interval == 0:
+            self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        if self.saved_step != self.state.step:
+            save_checkpoint(self.scratch, self.state, self.parameters, self.optimizer)
+            self.saved_step = self.state.step
+
+    def _identity(self, examples: Sequence[Example]) -> str:
+        """Hash of what is trained on what. The interval between checkpoints may change; it alters no weight."""
+        settings = self.settings.model_dump(mode="json", exclude={"checkpoint_interval"})
+        data = [[e.id, list(e.rendered.token_ids), list(e.rendered.loss_mask)] for e in examples]
+        shapes = {name: [list(p.shape), str(p.dtype)] for name, p in self.parameters.items()}
+        return content_hash({"settings": settings, "data": data, "parameters": shapes})
+
+
+def _announce(report: DataReport, events: Events) -> None:
+    level = "warning" if report.num_truncated else "info"
+    events.log(
+        f"training data: {report.num_examples} examples, "
+        f"{report.num_targets} of {report.num_tokens} tokens carry loss, "
+        f"{report.num_truncated} cut",
+        level=level,
+        truncated_ids=list(report.truncated_ids),
+        num_with_end=report.num_with_end,
+    )

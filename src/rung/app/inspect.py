@@ -18,6 +18,7 @@ from rich.text import Text
 
 from rung.app.runs import Output
 from rung.base.errors import DataError
+from rung.datagen.qc import flags as find_flags
 from rung.records.chat.frame import Frame, Rendered
 from rung.records.tokenizer import Tokenizer
 from rung.records.types import Drop, SftRecord, to_plain
@@ -100,8 +101,23 @@ def drops(output: Output, part: Part) -> RenderableType:
 
 
 def flags(output: Output, part: Part) -> RenderableType:
-    """What quality control flagged: rule, id, text with the matched span marked; counts by rule."""
-    return _by_reason(_dropped(output, lambda name: name == _FLAGS), part, "flagged")
+    """What quality control's heuristics found: rule, id, text with the matched span marked; counts by rule.
+
+    Flags are computed again from the candidates, as the summary's counts are, so the two cannot part; what an
+    advisory filter flagged while the data were made stands beside them.
+    """
+    found = _dropped(output, lambda name: name == _FLAGS)
+    candidates = [
+        record
+        for name, infos in output.manifest.shards.items()
+        if any(info.record_type == "candidate" for info in infos)
+        for record in output.opened.records(name)
+    ]
+    found += [
+        Drop(flag.id, flag.text, flag.heuristic, flag.rule, flag.span, {"outcome": flag.outcome})
+        for flag in find_flags(candidates)
+    ]
+    return _by_reason(found, part, "flagged")
 
 
 def masks(output: Output, part: Part, tokenizer: Tokenizer) -> RenderableType:

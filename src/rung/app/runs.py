@@ -12,7 +12,10 @@ from rung.base.errors import DataError
 from rung.base.settings import nearest
 from rung.records.manifest import FILE_NAME, Manifest, Opened, open_manifest
 
-__all__ = ["Output", "find_output", "find_run", "known_runs", "outputs_of"]
+__all__ = ["REPORT_NAME", "Output", "find_output", "find_run", "known_runs", "outputs_of"]
+
+
+REPORT_NAME = "report.html"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rung.app.reports.quality import quality_rows
 from rung.app.reports.results import Results, Sample, measure, samples
 from rung.app.reports.shapes import Held, Measured, held, measured, series
 from rung.app.reports.svg import Curve
@@ -203,7 +204,7 @@ def _data(output: Output) -> DataCard | None:
     return DataCard(
         stage=manifest.name,
         counts={name: output.opened.count(name) for name in manifest.shards},
-        limits=tuple(held(manifest.gate) or held(manifest.figures)),
+        limits=_limits(manifest),
         verdict=verdict if isinstance(verdict, bool) else None,
         reasons=tuple(map(str, manifest.gate.get("reasons", ()))),
         drops=tuple(sorted(manifest.drops.items(), key=lambda pair: -pair[1])),
@@ -212,6 +213,12 @@ def _data(output: Output) -> DataCard | None:
         margins=tuple(c.rank for c in critiques),
         margin_limit=critiques[0].confidence_threshold if critiques else None,
     )
+
+
+def _limits(manifest: Manifest) -> tuple[Held, ...]:
+    quality = manifest.figures.get("qc")
+    rows = quality_rows(quality, manifest.settings) if isinstance(quality, Mapping) else ()
+    return rows or tuple(held(manifest.gate) or held(manifest.figures))
 
 
 def _diff(record: SftRecord) -> Diff:

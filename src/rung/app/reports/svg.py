@@ -121,7 +121,7 @@ def histogram(values: Sequence[float], x_label: str, limit: float | None = None,
         counts[min(num_bins - 1, int((value - low) / (high - low) * num_bins))] += 1
     box = _Box(low, high, 0.0, float(max(counts)))
     step = (high - low) / num_bins
-    body = _frame(box, x_label, "count")
+    body = _frame(box, x_label, "count", whole=True)
     for index, count in enumerate(counts):
         left, right = box.x(low + index * step), box.x(low + (index + 1) * step)
         top = box.y(count)
@@ -130,7 +130,7 @@ def histogram(values: Sequence[float], x_label: str, limit: float | None = None,
     if limit is not None:
         at = box.x(limit)
         body += f'<line class="limit" x1="{at:.1f}" y1="{_TOP}" x2="{at:.1f}" y2="{_HEIGHT - _BOTTOM}"/>'
-        body += f'<text class="tick" x="{at + 4:.1f}" y="{_TOP + 8}">limit {limit:.3g}</text>'
+        body += f'<text class="tick" x="{at:.1f}" y="{_TOP - 3}">limit {limit:.3g}</text>'
     return _fixed(body, f"distribution of {x_label}, {len(finite)} values")
 
 
@@ -150,9 +150,9 @@ class _Box:
         return _HEIGHT - _BOTTOM - scale(value, self.bottom, self.top, _HEIGHT - _TOP - _BOTTOM)
 
 
-def _frame(box: _Box, x_label: str, y_label: str) -> str:
+def _frame(box: _Box, x_label: str, y_label: str, whole: bool = False) -> str:
     parts = []
-    for value in ticks(box.bottom, box.top):
+    for value in [v for v in ticks(box.bottom, box.top) if not whole or v == int(v)]:
         y = box.y(value)
         parts.append(f'<line class="grid" x1="{_LEFT}" y1="{y:.1f}" x2="{_WIDTH - _RIGHT}" y2="{y:.1f}"/>')
         parts.append(f'<text class="tick end" x="{_LEFT - 6}" y="{y + 4:.1f}">{value:g}</text>')

@@ -1,0 +1,1 @@
+"""One command, one file, found by name when it is typed: no command pays for the imports of another."""

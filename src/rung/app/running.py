@@ -1,0 +1,163 @@
+"""What `rung run`, `rung plan` and `rung generate` do with a recipe.
+
+Statistics and the report are loaded by name once a run has ended: a typo in a recipe must not wait for them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from rung.app.choices import Choices
+from rung.app.logging import LogSink
+from rung.app.progress import ProgressSink, duration
+from rung.base.errors import SettingsError
+from rung.base.events import Sink
+from rung.base.lookup import lookup
+from rung.pipeline.plan import Plan, PlannedStage, plan
+from rung.pipeline.recipe import Recipe, load
+from rung.pipeline.runner import Options, RunResult, run
+
+__all__ = ["counted", "plan_recipe", "plan_view", "run_recipe"]
+
+
+def run_recipe(path: Path, choices: Choices, out: Console, notes: Console) -> RunResult:
+    """Run or resume a recipe, show what it does, and leave a report beside the outputs.
+
+    Args:
+        path: the recipe.
+        choices: of the command line.
+        out: where the results go.
+        notes: where progress and log lines go.
+
+    Raises:
+        RungError: the named ending of the run, after everything that is finished has been shown.
+    """
+    recipe = _load(path, choices)
+    folder = choices.runs / recipe.run
+    models = lookup("app", "models_keeper")()
+    sinks = _sinks(folder, choices, notes)
+    try:
+        result = run(recipe, choices.runs, models, _options(choices, models, tuple(sinks)))
+    finally:
+        for sink in sinks:
+            sink.close()
+    lookup("app", "closing")(result, choices, out)
+    if result.error is not None:
+        raise result.error
+    return result
+
+
+def plan_recipe(path: Path, choices: Choices) -> Plan:
+    """The plan of a recipe; nothing is written and no model is loaded."""
+    recipe = _load(path, choices)
+    models = lookup("app", "models_keeper")()
+    return plan(recipe, choices.runs, _options(choices, models, ()))
+
+
+def counted(path: Path, count: int, choices: Choices) -> Choices:
+    """The choices under which `run` of the recipe makes `count` records: nothing but an override of its one `count`.
+
+    Raises:
+        SettingsError: the recipe has no stage, or more than one, that takes a count.
+    """
+    recipe = _load(path, choices)
+    stages = [spec.name for spec in recipe.stages if "count" in spec.settings]
+    if len(stages) != 1:
+        raise SettingsError(
+            f"{len(stages)} stages take a count" + (f": {', '.join(stages)}" if stages else ""),
+            place=path.name,
+            hint=f"say which: rung run {path} --set {stages[0] if stages else 'STAGE'}.count={count}",
+        )
+    return replace(choices, sets=(*choices.sets, f"{stages[0]}.count={count}"))
+
+
+def plan_view(planned: Plan, show_settings: bool) -> RenderableType:
+    """Stages with state, files and cost; with `show_settings` every resolved setting and its origin."""
+    parts: list[RenderableType] = [_plan_table(planned)]
+    projection = planned.projection
+    cost = f"still to spend: {_span(projection.seconds, projection.seconds_high)}"
+    if projection.tokens:
+        cost += f", {projection.tokens:,.0f} tokens"
+    if projection.money_high:
+        cost += f", {projection.money:.2f} to {projection.money_high:.2f} of money"
+    if projection.share is not None:
+        cost += f" ({projection.share:.1%} of the cap)"
+    parts.append(Text(f"{cost}; spent so far: {duration(planned.spent.seconds)}"))
+    parts += [Text(f"a run would stop: {problem}", style="bold red") for problem in planned.problems]
+    if show_settings:
+        parts.append(_settings_table("recipe", planned.settings))
+        parts += [_settings_table(f"{stage.name} ({stage.kind})", stage.settings) for stage in planned.stages]
+    else:
+        parts.append(Text("every setting with its origin: add --show-settings", style="dim"))
+    return Group(*parts)
+
+
+def _load(path: Path, choices: Choices) -> Recipe:
+    return load(path, profile=choices.profile, sets=choices.sets)
+
+
+def _options(choices: Choices, models: Any, sinks: tuple[Sink, ...]) -> Options:
+    return Options(
+        rebuild=frozenset(choices.rebuild),
+        force=frozenset(choices.force),
+        allow_dirty=choices.allow_dirty,
+        sinks=sinks,
+        identify_model=models.identify,
+    )
+
+
+def _sinks(folder: Path, choices: Choices, notes: Console) -> list[Sink]:
+    level = "error" if choices.quiet and choices.log.level != "debug" else choices.log.level
+    log = choices.log.model_copy(update={"level": level})
+    sinks: list[Sink] = [LogSink(log, notes), lookup("app", "tensorboard")(folder / "tensorboard")]
+    return sinks if choices.quiet else [*sinks, ProgressSink(notes)]
+
+
+def _plan_table(planned: Plan) -> Table:
+    table = Table(box=None, padding=(0, 2), title=f"run {planned.run}", title_justify="left")
+    for column in ("stage", "kind", "state", "reads", "writes", "expected"):
+        table.add_column(column, overflow="fold")
+    for stage in planned.stages:
+        reads = "\n".join(f"{name}: {path}" for name, path in stage.inputs.items()) or "nothing"
+        state = "\n".join([stage.state.replace("_", " "), *stage.detail])
+        table.add_row(
+            Text(stage.name), Text(stage.kind), Text(state), Text(reads), Text(_files(stage)), Text(_expected(stage))
+        )
+    return table
+
+
+def _files(stage: PlannedStage) -> str:
+    shown = stage.outputs if len(stage.outputs) <= 6 else (*stage.outputs[:5], f"and {len(stage.outputs) - 5} more")
+    return "\n".join(shown)
+
+
+def _expected(stage: PlannedStage) -> str:
+    if stage.state == "done":
+        return f"took {duration(stage.spent.seconds)}"
+    estimate = stage.estimate
+    if not (estimate.seconds or estimate.tokens or estimate.money):
+        return estimate.basis or "unknown"
+    tokens = f", {estimate.tokens:,.0f} tokens" if estimate.tokens else ""
+    return f"{_span(estimate.seconds, estimate.seconds_high)}{tokens} ({estimate.basis})"
+
+
+def _span(low: float, high: float) -> str:
+    return duration(low) if high <= low else f"{duration(low)} to {duration(high)}"
+
+
+def _settings_table(title: str, rows: Sequence[Any]) -> Table:
+    table = Table(box=None, padding=(0, 2), title=title, title_justify="left")
+    for column in ("setting", "value", "comes from"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        style = "dim" if row.origin == "default" else ""
+        table.add_row(Text(row.path), Text(json.dumps(row.value, ensure_ascii=False), style=style), Text(row.origin))
+    return table

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 __all__ = [
     "bare_lines",
     "conclusion",
+    "enumerated",
     "find",
     "first_paragraph",
     "fold",
@@ -28,6 +29,8 @@ __all__ = [
 
 _MARK = re.compile(r"^\s*(?:[-*\u2022\u2013]|\(?\d{1,2}[.):]|\(?[a-zA-Z][.)])\s+(?=\S)")
 _INLINE_NUMBER = re.compile(r"(?:(?<=\s)|^)\(?\d{1,2}[.)]\s+(?=\S)")
+_SEPARATOR = re.compile(r"\s*[,;/|]\s*(?:and\s+|or\s+)?|\s+(?:and|or)\s+")
+_MASK = "ANSWER0"
 _ENDS = re.compile(r"(?<=[.!?])[\"')\]]*\s+|\n+")
 _ABBREVIATION = re.compile(r"(?:\b(?:[A-Z]|Mr|Mrs|Ms|Dr|St|vs|e\.g|i\.e)\.)$")
 _OPENERS = frozenset(
@@ -234,6 +237,24 @@ def listed(text: str) -> list[str]:
     return [line.rstrip(" ,;.") for line in lines]
 
 
+def enumerated(answers: Sequence[str], sentence: str) -> list[str]:
+    """The candidates among which the sentence merely lists the answer; empty when it stands alone.
+
+    That is: two or more neighbours of at most three words in a comma list, or one that is joined by "or".
+    """
+    text = _masked(sentence, answers)
+    parts = [part.strip(" .!") for part in _SEPARATOR.split(text)]
+    place = next((i for i, part in enumerate(parts) if _MASK in part), -1)
+    if place < 0:
+        return []
+    bare = [0 < len(words(part)) <= 3 and _MASK not in part for part in parts]
+    after, before = _true_run(bare[place + 1 :]), _true_run(bare[:place][::-1])
+    either = re.search(rf"{_MASK},?\s+or\s+(?:\w+\s*){{1,3}}(?:[.!?,]|$)|\bor\s+(?:\w+\s+)?{_MASK}", text)
+    if after + before >= 2 or (either and _MASK not in either.group().replace(_MASK, "", 1)):
+        return parts[max(0, place - before) : place + after + 1]
+    return []
+
+
 def numbers_in(text: str) -> list[float]:
     """Numbers in order: digits with signs, thousands commas, decimals, a leading $; and words up to ninety-nine."""
     found: list[float] = []
@@ -268,3 +289,17 @@ def _comma_list(sentence: str) -> list[str]:
     entries = [part.strip(" .!;") for part in re.split(r"\s*[,;]\s*(?:and\s+|or\s+)?|\s+(?:and|or)\s+", text)]
     entries = [entry for entry in entries if words(entry)]
     return entries if len(entries) >= 2 else []
+
+
+def _masked(sentence: str, answers: Sequence[str]) -> str:
+    """The sentence with every accepted answer replaced by one mark: commas inside an answer separate nothing."""
+    text = sentence
+    for answer in sorted(answers, key=len, reverse=True):
+        loose = r"[\s,;\-]+".join(re.escape(word) for word in re.findall(r"[^\s,;\-*]+", answer))
+        text = re.sub(rf"\b{loose}\w*", _MASK, text, flags=re.I)
+    return text
+
+
+def _true_run(flags: Sequence[bool]) -> int:
+    """How many are true from the start."""
+    return next((i for i, flag in enumerate(flags) if not flag), len(flags))

@@ -13,7 +13,7 @@ import re
 
 from rung.base.settings import Field, Settings
 from rung.records.contracts import Score
-from rung.scoring.reading import conclusion, lead, mentions
+from rung.scoring.reading import conclusion, enumerated, lead, mentions
 from rung.scoring.verifier import Verifier, verdict
 
 __all__ = ["Choice"]
@@ -43,6 +43,7 @@ class Choice(Verifier[ChoiceSettings]):
         ({"answer": "no", "others": ["yes"]}, "No. Fish cannot walk.", True),
         ({"answer": "no", "others": ["yes"]}, "Yes, no problem.", False),
         ({"answer": "no", "others": ["yes"]}, "I know nothing.", False),
+        ({"answer": "house", "others": ["seven"]}, "House, tree, river, stone", False),
         ({"answer": "car", "others": ["apple", "pear"]}, "Apple, pear, car", False),
         ({"answer": "car", "others": ["apple", "pear"]}, "Car, because it is not a fruit.", True),
     )
@@ -56,6 +57,8 @@ class Choice(Verifier[ChoiceSettings]):
                 continue
             if mentions(self._wrong, kept):
                 return verdict(False, f"names another option: {kept[:60]!r}")
+            if entries := enumerated(self._right, kept):
+                return verdict(False, f"lists several candidates: {entries[:4]}")
             return verdict(True, kept[:60])
         return verdict(False, f"does not settle on an option: {said[0][:60]!r}")
 

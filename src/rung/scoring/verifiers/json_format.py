@@ -25,7 +25,7 @@ _FENCE = re.compile(r"```(?:json)?\s*\n(.*?)```", re.S | re.I)
 class JsonFormatSettings(Settings):
     """What the JSON must be."""
 
-    kind: Literal["object", "array"] = Field(default="object", description="the outermost value")
+    outer: Literal["object", "array"] = Field(default="object", description="the outermost value")
     keys: tuple[str, ...] = Field(default=(), description="keys that an object must have")
     values: Mapping[str, Any] = Field(default={}, description="keys of an object and what they must hold")
     only: bool = Field(default=True, description="nothing but the JSON may be in the reply")
@@ -43,8 +43,8 @@ class JsonFormat(Verifier[JsonFormatSettings]):
         ({"keys": ["name"], "only": False}, 'Here: {"name": "Ann"} is it.', True),
         ({"values": {"name": "ann", "age": 3}}, '{"name": "Ann", "age": 3, "x": null}', True),
         ({"values": {"name": "ann", "age": 3}}, '{"name": "Ann", "age": "3"}', False),
-        ({"kind": "array"}, '{"a": 1}', False),
-        ({"kind": "array"}, '["a", 1]', True),
+        ({"outer": "array"}, '{"a": 1}', False),
+        ({"outer": "array"}, '["a", 1]', True),
     )
 
     def judge(self, instruction: str, reply: str) -> Score:
@@ -52,15 +52,15 @@ class JsonFormat(Verifier[JsonFormatSettings]):
         fenced = _FENCE.search(reply)
         text = fenced.group(1) if fenced and (not self.settings.only or fenced.group() == reply.strip()) else reply
         value = self._parse(text.strip())
-        if not isinstance(value, dict if self.settings.kind == "object" else list):
-            return verdict(False, f"no JSON {self.settings.kind}")
+        if not isinstance(value, dict if self.settings.outer == "object" else list):
+            return verdict(False, f"no JSON {self.settings.outer}")
         missing = [key for key in self.settings.keys if not isinstance(value, dict) or key not in value]
         wrong = [
             k for k, v in self.settings.values.items() if not isinstance(value, dict) or not _same(value.get(k), v)
         ]
         if missing or wrong:
             return verdict(False, f"missing keys {missing}, wrong values {wrong}")
-        return verdict(True, f"JSON {self.settings.kind}")
+        return verdict(True, f"JSON {self.settings.outer}")
 
     def _parse(self, text: str) -> Any:
         """The JSON value, or None where there is none."""

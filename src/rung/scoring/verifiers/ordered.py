@@ -1,7 +1,8 @@
 """Things in a given order: sorted words, numbers counted up or down, the steps of a sequence.
 
 Accepts a reply in which each of `parts` occurs exactly once and in this order, whatever stands between them (commas,
-new lines, numbering). With `only`, nothing else may be listed: the number of words must be that of the parts.
+new lines, numbering). Where all parts are numbers, no other number may occur. With `only`, nothing else may be listed:
+the number of words must be that of the parts.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ class Ordered(Verifier[OrderedSettings]):
         ({"parts": ["3", "2", "1"], "only": True}, "3, 2, 1, 0", False),
         ({"parts": ["3", "2", "1"], "only": True}, "3...2...1!", True),
         ({"parts": ["3", "2", "1"]}, "13 12 11", False),
+        ({"parts": ["1", "3"]}, "1 2 3 4", False),
     )
 
     def judge(self, instruction: str, reply: str) -> Score:
@@ -40,7 +42,8 @@ class Ordered(Verifier[OrderedSettings]):
         entries = marked_lines(reply)
         tokens = words(" ".join(entries)) if len(entries) >= 2 else words(reply)
         parts = [word for part in self.settings.parts for word in words(part)]
-        seen = [token for token in tokens if token in set(parts)]
+        numeric = all(part.isdigit() for part in parts)
+        seen = [token for token in tokens if token in set(parts) or (numeric and token.isdigit())]
         if self.settings.only and len(tokens) != len(parts):
             return verdict(False, f"{len(tokens)} words, {len(parts)} wanted")
         return verdict(seen == parts, f"order seen: {seen[:8]}")

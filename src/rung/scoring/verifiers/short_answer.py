@@ -11,11 +11,9 @@ the same sentence. It cannot see whether a longer sentence says something true a
 
 from __future__ import annotations
 
-import re
-
 from rung.base.settings import Field, Settings
 from rung.records.contracts import Score
-from rung.scoring.reading import bare_lines, conclusion, find, fold, lead, marked_lines, mentions, words
+from rung.scoring.reading import bare_lines, conclusion, enumerated, find, fold, lead, marked_lines, mentions, words
 from rung.scoring.verifier import Verifier, verdict
 
 __all__ = ["ShortAnswer"]
@@ -23,7 +21,6 @@ __all__ = ["ShortAnswer"]
 _NEGATION = frozenset(
     ["not", "isnt", "arent", "wasnt", "werent", "never", "cannot", "cant", "doesnt", "dont", "didnt", "wont"]
 )
-_SEPARATOR = re.compile(r"\s*[,;/|]\s*(?:and\s+|or\s+)?|\s+(?:and|or)\s+")
 
 
 class ShortAnswerSettings(Settings):
@@ -71,7 +68,7 @@ class ShortAnswer(Verifier[ShortAnswerSettings]):
         before = [tokens[max(0, place - 3) : place] for place in places if place >= 0]
         if all(_NEGATION & set(near) and "but" not in near for near in before):
             return verdict(False, "the answer is negated")
-        if entries := self._enumeration(sentence):
+        if entries := enumerated(self.settings.answers, sentence):
             return verdict(False, f"lists several candidates: {entries}")
         return verdict(True, sentence[:60])
 
@@ -83,34 +80,3 @@ class ShortAnswer(Verifier[ShortAnswerSettings]):
         entries = entries or (lines if len(lines) >= 3 else [])
         wrong = {fold(entry) for entry in entries if not mentions(self.settings.answers, entry)}
         return entries[:4] if len(entries) >= 2 and wrong else []
-
-    def _enumeration(self, sentence: str) -> list[str]:
-        """Bare neighbours of the answer in a comma list (two or more), or one joined by "or"."""
-        text = _masked(sentence, self.settings.answers)
-        parts = [part.strip(" .!") for part in _SEPARATOR.split(text)]
-        place = next((i for i, part in enumerate(parts) if _MASK in part), -1)
-        if place < 0:
-            return []
-        bare = [0 < len(words(part)) <= 3 and _MASK not in part for part in parts]
-        after, before = _run(bare[place + 1 :]), _run(bare[:place][::-1])
-        either = re.search(rf"{_MASK},?\s+or\s+(?:\w+\s*){{1,3}}(?:[.!?,]|$)|\bor\s+(?:\w+\s+)?{_MASK}", text)
-        if after + before >= 2 or (either and _MASK not in (either.group().replace(_MASK, "", 1))):
-            return parts[max(0, place - before) : place + after + 1]
-        return []
-
-
-_MASK = "ANSWER0"
-
-
-def _masked(sentence: str, answers: tuple[str, ...]) -> str:
-    """The sentence with every accepted answer replaced by one mark: commas inside an answer separate nothing."""
-    text = sentence
-    for answer in sorted(answers, key=len, reverse=True):
-        loose = r"[\s,;\-]+".join(re.escape(word) for word in re.findall(r"[^\s,;\-*]+", answer))
-        text = re.sub(rf"\b{loose}\w*", _MASK, text, flags=re.I)
-    return text
-
-
-def _run(flags: list[bool]) -> int:
-    """How many are true from the start."""
-    return next((i for i, flag in enumerate(flags) if not flag), len(flags))

@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 from rung.base.errors import ModelError
+from rung.base.fingerprint import Code
 from rung.base.seeds import stream
 from rung.base.settings import Field, Settings
 from rung.pipeline.executors.local import for_each_shard
@@ -30,6 +31,11 @@ class FakeModels:
     def release(self) -> None:
         """Count."""
         self.released += 1
+
+
+CLEAN = Code(commit="c" * 40, branch="main", dirty=False, source_hash="s")
+DIRTY = CLEAN.model_copy(update={"dirty": True})
+UNKNOWN = CLEAN.model_copy(update={"commit": "unknown"})
 
 
 class MakeSettings(Settings):
@@ -150,6 +156,12 @@ class Steps(Stage):
         folder.mkdir(exist_ok=True)
         (folder / "a.txt").write_text(str(state))
         (folder / "b.txt").write_text("b")
+        stall("written", 0)
+
+    def figures(self, output: Opened) -> dict[str, Any]:
+        """The state, read back; files are published by now and the manifest is not written."""
+        stall("figures", 0)
+        return {"state": int(output.file("weights").read_text())}
 
 
 class Retired(Make):

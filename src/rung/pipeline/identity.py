@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from rung.base.fingerprint import content_hash, differing
 from rung.base.seeds import derive
+from rung.pipeline.outputs import begun_identity
 from rung.pipeline.recipe import Recipe
-from rung.records.manifest import Manifest, Opened, identity_text
+from rung.records.manifest import FILE_NAME, Manifest, Opened, identity_text, open_manifest
 
-__all__ = ["MODEL_INPUT", "Identity", "content_of", "drifted_fields", "identities"]
+__all__ = ["MODEL_INPUT", "Identity", "content_of", "identities", "stage_drift"]
 
 MODEL_INPUT = "model"
 
@@ -48,9 +50,15 @@ def identities(recipe: Recipe, identify_model: Callable[[str], str]) -> dict[str
     return found
 
 
-def drifted_fields(old_text: str, new_text: str) -> list[str]:
-    """Fields that differ between two identity texts, `path: old -> new`."""
-    return differing(json.loads(old_text), json.loads(new_text))
+def stage_drift(folder: Path, identity: str) -> list[str]:
+    """Fields in which what lies in a stage's folder, finished or begun, differs from `identity`: `path: old -> new`.
+
+    Raises:
+        DataError: its manifest cannot be read.
+    """
+    finished = (folder / FILE_NAME).is_file()
+    old = open_manifest(folder).manifest.identity if finished else begun_identity(folder)
+    return differing(json.loads(old), json.loads(identity)) if old and old != identity else []
 
 
 def content_of(opened: Opened) -> str:

@@ -11,17 +11,17 @@ from rung.base.events import Events, JsonLines
 from rung.base.files import write_json
 from rung.pipeline.attempt import take_finished, work
 from rung.pipeline.budget import Spend
-from rung.pipeline.identity import Identity, drifted_fields, identities
+from rung.pipeline.identity import Identity, identities, stage_drift
 from rung.pipeline.interrupt import StopRequest
 from rung.pipeline.ledger import Entry, Ledger, mend
 from rung.pipeline.lock import locked
-from rung.pipeline.outputs import begun_identity, leftover_spend
+from rung.pipeline.outputs import leftover_spend
 from rung.pipeline.recipe import Recipe, StageSpec
 from rung.pipeline.session import Options, Session, storage_named
 from rung.pipeline.stage import Models
 from rung.records.manifest import FILE_NAME, open_manifest
 
-__all__ = ["Options", "RunResult", "StageResult", "drifts", "run"]
+__all__ = ["Options", "RunResult", "StageResult", "run"]
 
 
 @dataclass(frozen=True)
@@ -74,26 +74,6 @@ def run(recipe: Recipe, runs_folder: Path, models: Models, options: Options | No
     return RunResult(recipe.run, folder, tuple(results), error)
 
 
-def drifts(
-    recipe: Recipe, folder: Path, found: Mapping[str, Identity], rebuild: frozenset[str]
-) -> dict[str, list[str]]:
-    """Stage name -> fields in which what is on disk, finished or begun, differs from the recipe.
-
-    Raises:
-        DataError: a manifest cannot be read.
-    """
-    rows = {}
-    for spec in recipe.stages:
-        if spec.name in rebuild:
-            continue
-        stage_folder, text = folder / spec.name, found[spec.name].text
-        finished = (stage_folder / FILE_NAME).is_file()
-        old = open_manifest(stage_folder).manifest.identity if finished else begun_identity(stage_folder)
-        if old and old != text:
-            rows[spec.name] = drifted_fields(old, text)
-    return rows
-
-
 def _go(
     recipe: Recipe, folder: Path, models: Models, options: Options, stop: StopRequest, results: list[StageResult]
 ) -> None:
@@ -114,7 +94,8 @@ def _go(
 
 
 def _refuse_drift(recipe: Recipe, folder: Path, found: Mapping[str, Identity], options: Options) -> None:
-    rows = drifts(recipe, folder, found, options.rebuild)
+    kept = [spec.name for spec in recipe.stages if spec.name not in options.rebuild]
+    rows = {name: fields for name in kept if (fields := stage_drift(folder / name, found[name].text))}
     if rows:
         listed = "".join(f"\n  {name}: {text}" for name, texts in rows.items() for text in texts)
         seeds = _seed_note(recipe, folder, rows)
@@ -166,8 +147,8 @@ def _stage(session: Session, spec: StageSpec, results: list[StageResult]) -> Sta
             outcome, spend = work(session, spec)
     except RungError as error:
         code = "gate_failed" if isinstance(error, GateFailed) else error.code
-        events.log(f"stage {spec.name} ended: {error}", level="error", outcome=code)
         results.append(StageResult(spec.name, spec.kind, code, message=error.message))
+        events.log(f"stage {spec.name} ended: {error}", level="error", outcome=code)
         raise
     events.log(f"stage {spec.name} is finished, skipped" if outcome == "skipped" else f"stage {spec.name}: {outcome}")
     return StageResult(spec.name, spec.kind, outcome, spend)

@@ -10,6 +10,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from rung.base.errors import DataError
@@ -230,7 +231,7 @@ def from_plain(kind: type, values: Mapping[str, Any], place: str = "") -> Any:
         DataError: a missing or unknown field, or a value of the wrong type, named with `place`.
     """
     known = {f.name: f for f in dataclasses.fields(kind)}
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     if unknown := sorted(values.keys() - known.keys()):
         raise DataError(f"unknown field '{unknown[0]}' in a {kind.__name__}", place=place, hint="rung migrate")
     built = {}
@@ -240,6 +241,12 @@ def from_plain(kind: type, values: Mapping[str, Any], place: str = "") -> Any:
         elif spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
             raise DataError(f"field '{name}' is missing from a {kind.__name__}", place=place)
     return kind(**built)
+
+
+@lru_cache(maxsize=64)
+def _hints(kind: type) -> dict[str, Any]:
+    """Resolved annotations; resolving them anew for every record took most of the time of reading a shard."""
+    return typing.get_type_hints(kind)
 
 
 def _convert(hint: Any, value: Any, place: str) -> Any:

@@ -1,10 +1,11 @@
-"""Quality control in words and tables: the summary file, pilots side by side, pools side by side, the cleaning audit."""
+"""Quality control in words and tables: the summary file, pilots side by side, pools, the cleaning audit."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from rung.base.fingerprint import differing, plain
@@ -109,12 +110,11 @@ def compare_pilots(pilots: Sequence[Pilot]) -> PilotTable:
     costs = dict.fromkeys(name for pilot in pilots for name in pilot.cost)
     rows += [(f"cost.{name}", tuple(f"{pilot.cost.get(name, 0):g}" for pilot in pilots)) for name in costs]
     changed, moved = {}, {}
-    for old, new in zip(pilots, pilots[1:], strict=False):
+    for old, new in pairwise(pilots):
         changed[new.name] = tuple(differing(dict(old.settings), dict(new.settings)))
         before, after = _failed(old), _failed(new)
         moved[new.name] = tuple(
-            [f"{name}: now met" for name in sorted(before - after)]
-            + [f"{n}: now failed" for n in sorted(after - before)]
+            f"{name}: {'now met' if name in before else 'now failed'}" for name in sorted(before ^ after)
         )
     return PilotTable(tuple(pilot.name for pilot in pilots), tuple(rows), changed, moved)
 

@@ -1,0 +1,158 @@
+"""Attention over a cache: keys and values of every slot lie in one contiguous block per layer.
+
+Legend: N slots in the batch, T token, H query heads, K key/value heads, G query heads per key head, d head width,
+L cached positions looked at.
+
+The bits of a row may not depend on its neighbours, so nothing here reduces over a length that neighbours decide: the
+weighted sum over positions runs in blocks of `BLOCK`, anchored at position 0. A block in which a slot has nothing to
+see adds exact zeros, however many such blocks the longest neighbour brings along.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from rung.models.layers.attend import attend_causally
+from rung.models.network import Shape
+
+__all__ = ["BLOCK", "Cache", "DecodeAttend", "PrefillAttend"]
+
+BLOCK = 256
+_FINE = 64  # granularity of lengths below one block
+
+
+def padded(num_positions: int) -> int:
+    """The length that `num_positions` are rounded up to: multiples of 64 within the first block, then whole blocks."""
+    step = _FINE if num_positions <= BLOCK else BLOCK
+    return -(-num_positions // step) * step
+
+
+class Cache:
+    """Keys and values of all layers, each [num_slots, K, capacity, d]; capacity grows by blocks.
+
+    Memory is 2 * num_layers * num_slots * K * capacity * d elements. Values beyond a slot's own length are stale or
+    zero, always finite, and masked by whoever reads.
+    """
+
+    def __init__(self, shape: Shape, num_slots: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.num_slots, self.capacity = num_slots, 0
+        self._shape, self._dtype, self._device = shape, dtype, device
+        self.keys = [self._empty(0) for _ in range(shape.num_layers)]
+        self.values = [self._empty(0) for _ in range(shape.num_layers)]
+
+    def _empty(self, capacity: int) -> Tensor:
+        size = (self.num_slots, self._shape.num_kv_heads, capacity, self._shape.head_width)
+        return torch.zeros(size, dtype=self._dtype, device=self._device)
+
+    def reserve(self, num_positions: int) -> None:
+        """Make room for `num_positions` in every slot; what is cached stays."""
+        wanted = padded(num_positions)
+        if wanted <= self.capacity:
+            return
+        for held in (self.keys, self.values):
+            for layer, old in enumerate(held):
+                held[layer] = self._empty(wanted)
+                held[layer][:, :, : self.capacity] = old
+        self.capacity = wanted
+
+    def copy(self, source: int, target: int, num_positions: int) -> None:
+        """Give slot `target` the first `num_positions` of slot `source`."""
+        for held in (*self.keys, *self.values):
+            held[target, :, :num_positions] = held[source, :, :num_positions]
+
+
+class PrefillAttend:
+    """Tokens `start`.. of the sequence in one slot: writes their keys and values, reads what came before.
+
+    Takes a batch of one row, so its result depends on this sequence alone.
+    """
+
+    def __init__(self, cache: Cache, slot: int, start: int) -> None:
+        self._cache, self._slot, self._start = cache, slot, start
+        self._masks: dict[tuple[int, int], Tensor] = {}
+
+    def __call__(
+        self, layer: int, query_BTHd: Tensor, key_BTKd: Tensor, value_BTKd: Tensor, *, scale: float, window: int
+    ) -> Tensor:
+        """Attention output [1, T, H, d]; see `rung.models.network.Attend`."""
+        num_tokens = query_BTHd.shape[1]
+        keys = self._cache.keys[layer][self._slot]
+        values = self._cache.values[layer][self._slot]
+        keys[:, self._start : self._start + num_tokens] = key_BTKd[0].transpose(0, 1)
+        values[:, self._start : self._start + num_tokens] = value_BTKd[0].transpose(0, 1)
+        if self._start == 0:
+            return attend_causally(query_BTHd, key_BTKd, value_BTKd, scale=scale, window=window)
+        first = max(0, self._start - window + 1) if window else 0
+        seen = functional.scaled_dot_product_attention(
+            query_BTHd.transpose(1, 2),
+            keys[None, :, first : self._start + num_tokens],
+            values[None, :, first : self._start + num_tokens],
+            attn_mask=self._mask(num_tokens, window, first),
+            scale=scale,
+            enable_gqa=query_BTHd.shape[2] != keys.shape[0],
+        )
+        return seen.transpose(1, 2)
+
+    def _mask(self, num_tokens: int, window: int, first: int) -> Tensor:
+        """True where query `start + row` may look at position `first + column`."""
+        if (num_tokens, window) not in self._masks:
+            device = self._cache.keys[0].device
+            query = torch.arange(self._start, self._start + num_tokens, device=device)[:, None]
+            key = torch.arange(first, self._start + num_tokens, device=device)[None]
+            near = key > query - window if window else torch.ones_like(key, dtype=torch.bool)
+            self._masks[num_tokens, window] = (key <= query) & near
+        return self._masks[num_tokens, window]
+
+
+class DecodeAttend:
+    """One new token for each of the first N slots, slot n's at position `positions[n]`.
+
+    Args:
+        cache: with room for the largest position.
+        positions: where each slot's token stands, on the host.
+        minimum: look at no fewer than this many (padded) positions; the start-up probe uses it.
+    """
+
+    def __init__(self, cache: Cache, positions: list[int], minimum: int = 0) -> None:
+        self._cache, self._positions = cache, positions
+        self._length = padded(max(max(positions) + 1, minimum))
+        device = cache.keys[0].device
+        self._positions_N1 = torch.tensor(positions, device=device)[:, None]
+        heads = torch.arange(len(positions) * cache.keys[0].shape[1], device=device)
+        slot_positions = self._positions_N1.expand(-1, cache.keys[0].shape[1]).reshape(-1)
+        self._places = heads * cache.capacity + slot_positions
+        self._views: dict[int, tuple[int, Tensor]] = {}
+
+    def __call__(
+        self, layer: int, query_BTHd: Tensor, key_BTKd: Tensor, value_BTKd: Tensor, *, scale: float, window: int
+    ) -> Tensor:
+        """Attention output [N, 1, H, d]; see `rung.models.network.Attend`."""
+        num_slots, _, num_kv_heads, width = key_BTKd.shape
+        keys, values = self._cache.keys[layer], self._cache.values[layer]
+        keys.view(-1, width).index_copy_(0, self._places, key_BTKd.reshape(-1, width))
+        values.view(-1, width).index_copy_(0, self._places, value_BTKd.reshape(-1, width))
+        first, mask = self._view(window, num_kv_heads, query_BTHd.shape[2] // num_kv_heads, query_BTHd.dtype)
+        rows = num_slots * num_kv_heads
+        keys = keys.view(-1, self._cache.capacity, width)[:rows, first : self._length]
+        values = values.view(-1, self._cache.capacity, width)[:rows, first : self._length]
+        query = query_BTHd.reshape(rows, -1, width)
+        weights = torch.baddbmm(mask, query, keys.transpose(1, 2), alpha=scale).softmax(-1)
+        seen = torch.bmm(weights[..., :BLOCK], values[:, :BLOCK])
+        for start in range(BLOCK, self._length - first, BLOCK):
+            seen = torch.baddbmm(seen, weights[..., start : start + BLOCK], values[:, start : start + BLOCK])
+        return seen.view(query_BTHd.shape)
+
+    def _view(self, window: int, num_kv_heads: int, group: int, dtype: torch.dtype) -> tuple[int, Tensor]:
+        """First position that any slot looks at (a whole number of blocks), and the additive mask [N*K, G, L]."""
+        if window not in self._views:
+            first = max(0, min(self._positions) - window + 1) // BLOCK * BLOCK if window else 0
+            place = torch.arange(first, self._length, device=self._positions_N1.device)[None]
+            hidden = place > self._positions_N1
+            if window:
+                hidden |= place <= self._positions_N1 - window
+            mask = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, -torch.inf)
+            wide = mask[:, None, None].expand(-1, num_kv_heads, group, -1).reshape(-1, group, mask.shape[-1])
+            self._views[window] = (first, wide)
+        return self._views[window]

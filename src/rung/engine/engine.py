@@ -1,0 +1,188 @@
+"""The engine: tokens in, tokens out, on one device. Keeps the `Completer` promise for a loaded model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from rung.base.errors import ModelError
+from rung.base.events import Events
+from rung.base.settings import Field, Settings
+from rung.engine.attend import Cache
+from rung.engine.batch import Batch, BatchOptions
+from rung.engine.forward import Forward
+from rung.engine.head import Head
+from rung.engine.invariance import Invariance, candidate_counts, probe
+from rung.engine.jobs import Job, make_jobs
+from rung.engine.score import make_pairs, score_pairs
+from rung.models.network import Network
+from rung.records.contracts import Capabilities, Completion, Request, Scored
+from rung.records.tokenizer import Tokenizer
+
+__all__ = ["Engine", "EngineSettings", "Loaded"]
+
+_PROGRESS_SECONDS = 0.5
+
+
+class EngineSettings(Settings):
+    """How much runs at once, and what is kept of it. Results do not depend on `num_slots`."""
+
+    num_slots: int = Field(64, ge=1, description="sequences decoded at once")
+    max_context: int = Field(0, ge=0, description="longest prompt plus new tokens; 0 is what the model allows")
+    prefill_chunk: int = Field(512, ge=1, description="prompt tokens computed at once")
+    head_chunk: int = Field(
+        2048, ge=64, description="vocabulary rows projected at once; a chunk of logits fits the cache"
+    )
+    score_tokens: int = Field(4096, ge=1, description="tokens that one forward of `score` takes, documents packed")
+    keep_logprobs: bool = Field(True, description="log-probabilities of drawn tokens, sampled and raw")
+    keep_entropies: bool = Field(True, description="entropies of the raw distribution at every drawn token")
+
+
+class Loaded(Protocol):
+    """What the engine needs of a loaded model. `clean` is the guard's verdict."""
+
+    @property
+    def name(self) -> str:
+        """What to call it."""
+
+    @property
+    def network(self) -> Network:
+        """The weights."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Its tokenizer."""
+
+    @property
+    def clean(self) -> bool:
+        """Whether it came through the clean loader."""
+
+
+class Engine:
+    """Batched generation and scoring.
+
+    Args:
+        loaded: the model. Weights are read in place at every step, so training them is enough to sync them.
+        settings: sizes, and what is kept.
+        events: receives progress and tokens per second.
+        on_step: called after every step with the number of new tokens; what it raises ends `complete` cleanly.
+
+    `invariance` says, after the first `complete`, which batch sizes were found to give the same bits here.
+    """
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        settings: EngineSettings | None = None,
+        *,
+        events: Events | None = None,
+        on_step: Callable[[int], None] | None = None,
+    ) -> None:
+        self.settings = settings or EngineSettings()
+        self.invariance: Invariance | None = None
+        self._loaded, self._tokenizer = loaded, loaded.tokenizer
+        self._events, self._on_step = events or Events(), on_step
+        self._forward = Forward(loaded.network)
+        self._head = Head(loaded.network, self.settings.head_chunk)
+        self._cache: Cache | None = None
+        own = loaded.network.shape.max_context
+        self._max_context = (
+            min(self.settings.max_context, own)
+            if self.settings.max_context and own
+            else (self.settings.max_context or own)
+        )
+
+    @property
+    def num_forwards(self) -> int:
+        """How often the network's body ran so far."""
+        return self._forward.num_forwards
+
+    def complete(self, requests: Sequence[Request]) -> list[Completion]:
+        """One completion per request, in order; each depends on its own request alone.
+
+        Raises:
+            SettingsError, DataError: a request that cannot be done, before any work.
+            ModelError: the network's output is not finite.
+        """
+        jobs = make_jobs(requests, self._tokenizer, self._max_context, self._loaded.network.shape.vocabulary)
+        if not jobs:
+            return []
+        counts = self._counts()
+        cache = self._room(next((c for c in counts if c >= len(jobs)), counts[-1]))
+        options = BatchOptions(
+            tuple(c for c in counts if c <= cache.num_slots),
+            self.settings.prefill_chunk,
+            self.settings.keep_logprobs,
+            self.settings.keep_entropies,
+        )
+        batch = Batch(self._forward, self._head, cache, self._tokenizer, options)
+        try:
+            return batch.run(jobs, self._reporter(jobs))
+        except ModelError:
+            self._cache = None  # it may hold values that are not finite, which no mask can hide
+            raise
+
+    def score(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[Scored]:
+        """Log-probabilities of each continuation after its prompt, under the unmodified model.
+
+        Raises:
+            DataError: unequal numbers, no context, or too long; before any work.
+        """
+        pairs = make_pairs(prompts, continuations, self._tokenizer, self._max_context)
+        return score_pairs(self._forward, self._head, pairs, self.settings.score_tokens)
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Length of each text in tokens, start token not counted."""
+        return [len(ids) for ids in self._tokenizer.encode_batch(texts)]
+
+    def capabilities(self) -> Capabilities:
+        """What this engine can do."""
+        return Capabilities(
+            name=self._loaded.name,
+            logprobs=self.settings.keep_logprobs,
+            score=True,
+            constraints=False,
+            messages=False,
+            clean=self._loaded.clean,
+            max_context=self._max_context,
+            start_ids=self._tokenizer.start_ids,
+        )
+
+    def release(self) -> None:
+        """Give the cache's memory back; the next `complete` takes it again."""
+        self._cache = None
+
+    def _counts(self) -> tuple[int, ...]:
+        if self.invariance is None:
+            self.invariance = probe(self._forward, self._head, candidate_counts(self.settings.num_slots))
+            if not self.invariance.exact:
+                self._events.degraded(
+                    "batch invariance", "kernels here change a row's bits with its place in the batch"
+                )
+            elif self.invariance.rejected:
+                self._events.log("batch sizes with other bits are not used", rejected=self.invariance.rejected)
+        return self.invariance.counts
+
+    def _room(self, num_slots: int) -> Cache:
+        if self._cache is None or self._cache.num_slots < num_slots:
+            shape = self._loaded.network.shape
+            self._cache = Cache(shape, num_slots, self._forward.dtype, self._forward.device)
+        return self._cache
+
+    def _reporter(self, jobs: Sequence[Job]) -> Callable[[int, int], None]:
+        """Counts tokens, reports twice a second, and once more at the end."""
+        start = last = time.monotonic()
+        num_tokens = num_steps = 0
+
+        def report(num_new: int, num_done: int) -> None:
+            nonlocal last, num_tokens, num_steps
+            num_tokens, num_steps, now = num_tokens + num_new, num_steps + 1, time.monotonic()
+            if now - last >= _PROGRESS_SECONDS or num_done == len(jobs):
+                last = now
+                self._events.progress("generate", num_done, len(jobs), "sequences")
+                self._events.metric("engine/tokens_per_second", num_tokens / max(now - start, 1e-9), num_steps)
+            if self._on_step is not None:
+                self._on_step(num_new)
+
+        return report

@@ -1,0 +1,152 @@
+"""The output projection in vocabulary chunks: logits, their log-sum-exp, entropy and arg-max in one pass.
+
+Legend: N rows, D width, V vocabulary, C chunk.
+
+A chunk of logits is used while it is still in the processor's cache; the vocabulary-wide passes that a softmax, an
+entropy and a temperature would each need over main memory disappear.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rung.engine.sampling.penalty import Penalties
+from rung.models.network import Network
+
+__all__ = ["Head", "Needs", "Outcome"]
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a pass must find out besides the logits.
+
+    `totals` and `entropies` of the unmodified model; `inverse_temperature` [N, 1] (None: not needed) for the total of
+    the tempered and penalised distribution.
+    """
+
+    totals: bool = False
+    entropies: bool = False
+    inverse_temperature: Tensor | None = None
+    penalties: Penalties | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """`logits` [N, V] are penalised where `penalties` were given, and belong to the head until its next pass.
+
+    Per row: `best` is the first arg-max of `logits`; `total` and `entropy` are of the unmodified model,
+    `sampling_total` of the tempered and penalised one; those not asked for are None.
+    """
+
+    logits: Tensor
+    best: Tensor
+    total: Tensor | None
+    entropy: Tensor | None
+    sampling_total: Tensor | None
+
+
+class _Running:
+    """Log-sum-exp over chunks, and the probability-weighted sum of logits for the entropy."""
+
+    def __init__(self, num_rows: int, device: torch.device, weighted: bool) -> None:
+        self.highest = torch.full((num_rows, 1), -torch.inf, device=device)
+        self.sum = torch.zeros((num_rows, 1), device=device)
+        self.weighted = torch.zeros((num_rows, 1), device=device) if weighted else None
+
+    def add(self, chunk_NC: Tensor, scratch_NC: Tensor) -> None:
+        highest = torch.maximum(self.highest, chunk_NC.amax(1, keepdim=True))
+        shrink = (self.highest - highest).exp_()
+        torch.sub(chunk_NC, highest, out=scratch_NC).exp_()
+        self.sum = self.sum * shrink + scratch_NC.sum(1, keepdim=True)
+        if self.weighted is not None:
+            self.weighted = self.weighted * shrink + scratch_NC.mul_(chunk_NC).sum(1, keepdim=True)
+        self.highest = highest
+
+    def total(self) -> Tensor:
+        return (self.highest + self.sum.log())[:, 0]
+
+    def entropy(self) -> Tensor:
+        assert self.weighted is not None
+        return (self.total() - (self.weighted / self.sum)[:, 0]).clamp_(min=0.0)
+
+
+class Head:
+    """Makes logits in float32 from hidden states.
+
+    Args:
+        network: its `output_weight` and `softcap` are read at every pass, so trained weights are always the current.
+        chunk: vocabulary rows at a time. The same for every batch size, for it decides the bits.
+    """
+
+    def __init__(self, network: Network, chunk: int) -> None:
+        self._network, self._chunk = network, chunk
+        self._logits = torch.empty(0)
+        self._scratch = torch.empty(0)
+
+    def run(self, hidden_ND: Tensor, needs: Needs) -> Outcome:
+        """Logits of every row over the whole vocabulary, with what `needs` asks for."""
+        weight_VD = self._network.output_weight
+        num_rows, size = hidden_ND.shape[0], weight_VD.shape[0]
+        device = hidden_ND.device
+        self._prepare(num_rows, size, device)
+        logits_NV = self._logits[:num_rows]
+        raw = _Running(num_rows, device, needs.entropies) if needs.totals or needs.entropies else None
+        tempered = _Running(num_rows, device, False) if needs.inverse_temperature is not None else None
+        highest = torch.full((num_rows,), -torch.inf, device=device)
+        best = torch.zeros((num_rows,), dtype=torch.long, device=device)
+        for start in range(0, size, self._chunk):
+            chunk = logits_NV[:, start : start + self._chunk]
+            scratch = self._scratch[:num_rows, : chunk.shape[1]]
+            self._project(hidden_ND, weight_VD[start : start + self._chunk], chunk)
+            if raw is not None:
+                raw.add(chunk, scratch)
+            if needs.penalties is not None:
+                needs.penalties.apply(chunk, start)
+            if tempered is not None and needs.inverse_temperature is not None:
+                # a second buffer would fall out of the cache; the tempered chunk is cheap to make twice
+                tempered.add(chunk * needs.inverse_temperature, scratch)
+            value, index = chunk.max(1)
+            better = value > highest
+            highest = torch.where(better, value, highest)
+            best = torch.where(better, index + start, best)
+        return Outcome(
+            logits_NV,
+            best,
+            raw.total() if raw is not None else None,
+            raw.entropy() if raw is not None and needs.entropies else None,
+            tempered.total() if tempered is not None else None,
+        )
+
+    def logprobs(self, hidden_ND: Tensor, rows: Tensor, token_ids: Tensor) -> Tensor:
+        """Log-probabilities of `token_ids[i]` under row `rows[i]` of `hidden_ND`; no logits are kept."""
+        weight_VD = self._network.output_weight
+        num_rows, size = hidden_ND.shape[0], weight_VD.shape[0]
+        running = _Running(num_rows, hidden_ND.device, False)
+        chunk_logits = torch.empty((num_rows, self._chunk), device=hidden_ND.device)
+        scratch = torch.empty_like(chunk_logits)
+        picked = torch.zeros(len(rows), device=hidden_ND.device)
+        for start in range(0, size, self._chunk):
+            width = min(self._chunk, size - start)
+            chunk = chunk_logits[:, :width]
+            self._project(hidden_ND, weight_VD[start : start + width], chunk)
+            running.add(chunk, scratch[:, :width])
+            here = ((token_ids >= start) & (token_ids < start + width)).nonzero()[:, 0]
+            if len(here):
+                picked[here] = chunk[rows[here], token_ids[here] - start]
+        return picked - running.total()[rows]
+
+    def _project(self, hidden_ND: Tensor, weight_CD: Tensor, out_NC: Tensor) -> None:
+        if hidden_ND.dtype == torch.float32:
+            torch.mm(hidden_ND, weight_CD.t(), out=out_NC)
+        else:
+            out_NC.copy_(hidden_ND @ weight_CD.t())
+        if self._network.softcap:
+            out_NC.div_(self._network.softcap).tanh_().mul_(self._network.softcap)
+
+    def _prepare(self, num_rows: int, size: int, device: torch.device) -> None:
+        if self._logits.shape[0] < num_rows or self._logits.device != device:
+            self._logits = torch.empty((num_rows, size), device=device)
+            self._scratch = torch.empty((num_rows, min(self._chunk, size)), device=device)

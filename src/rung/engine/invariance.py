@@ -1,0 +1,84 @@
+"""Which batch sizes give the same bits on this machine, with this network, in this precision: tried, not assumed.
+
+Matrix kernels choose their inner loops by shape, so a row's result may depend on how many rows are computed with it.
+The probe decodes the same token in every row, at several batch sizes and padded lengths, and keeps the sizes whose rows
+are all equal, bit for bit, to those of the full batch.
+
+Legend: N rows, D width, C vocabulary chunk.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rung.engine.attend import BLOCK, Cache, DecodeAttend, PrefillAttend
+from rung.engine.forward import Forward
+from rung.engine.head import Head, Needs
+
+__all__ = ["SMALLEST", "Invariance", "candidate_counts", "probe"]
+
+SMALLEST = 4  # fewer rows fall into matrix-vector kernels with other bits; they cost about as much
+_NUM_TOKENS = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Invariance:
+    """What the probe found. `counts` are safe batch sizes, ascending; `rejected` gave other bits. `exact` is False
+    when even the full batch gives different bits at different rows or lengths, and then results may depend on
+    neighbours."""
+
+    counts: tuple[int, ...]
+    rejected: tuple[int, ...]
+    exact: bool
+
+
+def candidate_counts(num_slots: int) -> tuple[int, ...]:
+    """Batch sizes worth having, ascending: the full one, and halves and three quarters of it down to `SMALLEST`."""
+    full = max(num_slots, SMALLEST)
+    counts = {full}
+    size = full
+    while size > SMALLEST:
+        counts |= {max(SMALLEST, size * 3 // 4), max(SMALLEST, size // 2)}
+        size //= 2
+    return tuple(sorted(counts))
+
+
+@torch.inference_mode()
+def probe(forward: Forward, head: Head, counts: tuple[int, ...]) -> Invariance:
+    """Run it on `counts` (ascending); costs about one decode step per count."""
+    network = forward.network
+    cache = Cache(network.shape, counts[-1], forward.dtype, forward.device)
+    cache.reserve(2 * BLOCK)
+    ids = [(7 * i + 3) % network.shape.vocabulary for i in range(_NUM_TOKENS)]
+    forward.hidden([ids], [range(_NUM_TOKENS)], PrefillAttend(cache, 0, 0))
+    for slot in range(1, counts[-1]):
+        cache.copy(0, slot, _NUM_TOKENS)
+    reference = _rows(forward, head, cache, (counts[-1], 0))
+    exact = _all_equal(reference, reference[:1]) and all(
+        torch.equal(_rows(forward, head, cache, (counts[-1], length)), reference) for length in (BLOCK, 2 * BLOCK)
+    )
+    kept = [c for c in counts[:-1] if _all_equal(_rows(forward, head, cache, (c, 0)), reference[:1])]
+    rejected = tuple(c for c in counts[:-1] if c not in kept)
+    return Invariance((*kept, counts[-1]), rejected, exact)
+
+
+def _rows(forward: Forward, head: Head, cache: Cache, shape: tuple[int, int]) -> Tensor:
+    """Everything that later decides a token, for `shape` = (rows, least cached length): [N, D + 3]."""
+    num_rows, length = shape
+    positions = [_NUM_TOKENS] * num_rows
+    attend = DecodeAttend(cache, positions, minimum=length)
+    hidden_ND = forward.hidden([[5]] * num_rows, [[p] for p in positions], attend)[:, 0]
+    warm = torch.full((num_rows, 1), 1.25, device=hidden_ND.device)
+    outcome = head.run(hidden_ND, Needs(totals=True, entropies=True, inverse_temperature=warm))
+    assert outcome.total is not None
+    assert outcome.entropy is not None
+    assert outcome.sampling_total is not None
+    figures = torch.stack((outcome.total, outcome.entropy, outcome.sampling_total), dim=1)
+    return torch.cat((hidden_ND.float(), outcome.logits.amax(1, keepdim=True), figures), dim=1)
+
+
+def _all_equal(rows_NX: Tensor, first_1X: Tensor) -> bool:
+    return torch.equal(rows_NX, first_1X.expand_as(rows_NX))

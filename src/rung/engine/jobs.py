@@ -1,0 +1,91 @@
+"""Requests, checked and turned into token ids before any work is done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rung.base.errors import DataError, SettingsError
+from rung.records.contracts import Request, Sampling
+from rung.records.tokenizer import Tokenizer
+
+__all__ = ["Job", "make_jobs", "with_start"]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A request at its place in the caller's list, with the ids that the model will read (start ids included)."""
+
+    place: int
+    request: Request
+    prompt_ids: tuple[int, ...]
+
+
+def make_jobs(requests: Sequence[Request], tokenizer: Tokenizer, max_context: int, vocabulary: int) -> list[Job]:
+    """Check all requests; the first bad one stops everything.
+
+    Raises:
+        SettingsError: sampling settings out of range, or something this engine cannot do.
+        DataError: a prompt that is empty, has unknown ids, or does not fit `max_context` with its new tokens.
+    """
+    encoded = iter(tokenizer.encode_batch([r.text for r in requests if not r.token_ids]))
+    jobs = []
+    for place, request in enumerate(requests):
+        _check_request(request)
+        ids = list(request.token_ids) if request.token_ids else next(encoded)
+        prompt_ids = with_start(ids, tokenizer)
+        _check_prompt(request, prompt_ids, max_context, vocabulary)
+        jobs.append(Job(place, request, prompt_ids))
+    return jobs
+
+
+def with_start(token_ids: Sequence[int], tokenizer: Tokenizer) -> tuple[int, ...]:
+    """The ids with the model's start ids in front, once: ids that begin with them already stay as they are."""
+    start = tokenizer.start_ids
+    return tuple(token_ids) if tuple(token_ids[: len(start)]) == start else (*start, *token_ids)
+
+
+def _check_request(request: Request) -> None:
+    place = f"request '{request.id}'"
+    if request.messages:
+        raise SettingsError(
+            "the engine reads token ids or text, not messages", place=place, hint="render the messages first"
+        )
+    if request.text and request.token_ids:
+        raise SettingsError("both text and token_ids are given", place=place, hint="give exactly one of them")
+    if request.constraint is not None:
+        raise SettingsError("this engine does not constrain its output", place=place, hint="ask capabilities() first")
+    _check_sampling(request.sampling, place)
+
+
+def _check_sampling(sampling: Sampling, place: str) -> None:
+    ranges = (
+        ("temperature", sampling.temperature, sampling.temperature >= 0, "0 (greedy) or more"),
+        ("top_p", sampling.top_p, 0 < sampling.top_p <= 1, "above 0, at most 1 (off)"),
+        ("top_k", sampling.top_k, sampling.top_k >= 0, "0 (off) or more"),
+        ("repetition_penalty", sampling.repetition_penalty, sampling.repetition_penalty > 0, "above 0; 1 is off"),
+        ("max_new_tokens", sampling.max_new_tokens, sampling.max_new_tokens >= 1, "at least 1"),
+        ("stop", sampling.stop, all(sampling.stop), "strings that are not empty"),
+    )
+    for name, value, fits, wanted in ranges:
+        if not fits:
+            raise SettingsError(f"sampling.{name} is {value!r}", place=place, hint=f"use {wanted}")
+
+
+def _check_prompt(request: Request, prompt_ids: tuple[int, ...], max_context: int, vocabulary: int) -> None:
+    place = f"request '{request.id}'"
+    if not prompt_ids:
+        raise DataError(
+            "the prompt is empty and this model has no start token", place=place, hint="give at least one token"
+        )
+    if min(prompt_ids) < 0 or max(prompt_ids) >= vocabulary:
+        bad = next(i for i in prompt_ids if not 0 <= i < vocabulary)
+        raise DataError(f"token id {bad} is outside the model's vocabulary of {vocabulary}", place=place)
+    wanted = len(prompt_ids) + request.sampling.max_new_tokens
+    if wanted > max_context:
+        raise DataError(
+            f"the prompt has {len(prompt_ids)} tokens and {request.sampling.max_new_tokens} new ones are asked for: "
+            f"{wanted} do not fit the limit of {max_context}",
+            place=place,
+            hint="shorten the prompt, lower max_new_tokens or raise the engine's max_context",
+        )

@@ -1,0 +1,79 @@
+"""One sequence on its way: what was drawn, its text, and whether it is over and why."""
+
+from __future__ import annotations
+
+from rung.base.seeds import uniform
+from rung.engine.detokenise import Detokeniser
+from rung.engine.jobs import Job
+from rung.records.contracts import Completion, FinishReason
+from rung.records.stop import cut_at_stop
+from rung.records.tokenizer import Tokenizer
+
+__all__ = ["Lane"]
+
+
+class Lane:
+    """The state of one running sequence. The token at `position` is `token`, and it is the next to go into the model.
+
+    All prompt tokens but the last are in the cache before a lane starts; the last goes in with the first decode step,
+    so that every drawn token comes from the same batched head.
+    """
+
+    def __init__(self, job: Job, tokenizer: Tokenizer) -> None:
+        self.job, self.sampling = job, job.request.sampling
+        self.token, self.position = job.prompt_ids[-1], len(job.prompt_ids) - 1
+        self.token_ids: list[int] = []
+        self.logprobs: list[float] = []
+        self.raw_logprobs: list[float] = []
+        self.entropies: list[float] = []
+        self.finish_reason: FinishReason | None = None
+        self._end_ids = frozenset(tokenizer.end_ids)
+        self._detokeniser = Detokeniser(tokenizer, job.prompt_ids)
+        self._longest_stop = max((len(s) for s in self.sampling.stop), default=0)
+
+    def uniform(self) -> float:
+        """The number in [0, 1) that decides the next draw: a function of the request's seed and the step alone."""
+        return uniform(self.job.request.seed, len(self.token_ids))
+
+    def seen(self) -> list[int]:
+        """Token ids that a repetition penalty acts on."""
+        return [*self.job.prompt_ids, *self.token_ids] if self.sampling.repetition_penalty != 1.0 else []
+
+    def take(self, token: int) -> None:
+        """Accept a drawn token and find out whether it was the last."""
+        self.token_ids.append(token)
+        self.token, self.position = token, self.position + 1
+        if token in self._end_ids:
+            self._detokeniser.flush()
+            self.finish_reason = "stop" if self._stopped(len(self._detokeniser.text)) else "eos"
+            return
+        new = len(self._detokeniser.add(token))
+        at_limit = len(self.token_ids) >= self.sampling.max_new_tokens
+        if at_limit:
+            new += len(self._detokeniser.flush())
+        if self._stopped(new):
+            self.finish_reason = "stop"
+        elif at_limit:
+            self.finish_reason = "length"
+
+    def _stopped(self, num_new: int) -> bool:
+        """Whether a stop string ends within the last `num_new` characters; it may have begun before them."""
+        if not num_new or not self._longest_stop:
+            return False
+        return cut_at_stop(self._detokeniser.text[-(num_new + self._longest_stop - 1) :], self.sampling.stop)[1]
+
+    def completion(self) -> Completion:
+        """The finished sequence."""
+        assert self.finish_reason is not None
+        raw_text = self._detokeniser.text + self._detokeniser.flush()
+        return Completion(
+            id=self.job.request.id,
+            text=cut_at_stop(raw_text, self.sampling.stop)[0],
+            raw_text=raw_text,
+            token_ids=tuple(self.token_ids),
+            finish_reason=self.finish_reason,
+            num_prompt_tokens=len(self.job.prompt_ids),
+            logprobs=tuple(self.logprobs),
+            raw_logprobs=tuple(self.raw_logprobs),
+            entropies=tuple(self.entropies),
+        )

@@ -1,0 +1,105 @@
+"""Temperature, top-k and top-p draws (Holtzman et al. 2020) without sorting the vocabulary.
+
+Legend: N rows, V vocabulary, S candidates of a row, best first.
+
+The candidates are a row's largest logits. Their probabilities are exact because the total mass of the row is known
+(log-sum-exp over the whole vocabulary); when the kept tokens reach beyond the candidates, that row alone gets more of
+them. The draw inverts the cumulative distribution in descending order of probability, equal logits in ascending order
+of id, so it depends on the row and its uniform number alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["DrawSettings", "Drawn", "draw"]
+
+NUM_CANDIDATES = 256
+_GROWTH = 16
+
+
+@dataclass(frozen=True, slots=True)
+class DrawSettings:
+    """Per row: `inverse_temperature` (1 / temperature), `top_p` (1 is off), `top_k` (0 is off)."""
+
+    inverse_temperature: Tensor
+    top_p: Tensor
+    top_k: Tensor
+
+    def rows(self, index: Tensor) -> DrawSettings:
+        """The settings of some rows."""
+        return DrawSettings(self.inverse_temperature[index], self.top_p[index], self.top_k[index])
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """Token ids and their log-probabilities (nats) in the distribution that was really sampled from."""
+
+    token: Tensor
+    logprob: Tensor
+
+
+def draw(
+    logits_NV: Tensor, total_N: Tensor, settings: DrawSettings, uniform_N: Tensor, num_candidates: int = NUM_CANDIDATES
+) -> Drawn:
+    """Draw one token per row.
+
+    Args:
+        logits_NV: penalised, not yet divided by the temperature.
+        total_N: log-sum-exp of logits_NV times inverse temperature, over the whole vocabulary.
+        settings: how to draw.
+        uniform_N: numbers in [0, 1), float64.
+        num_candidates: how many of the largest logits to look at first.
+    """
+    size = logits_NV.shape[1]
+    count = min(size, max(num_candidates, int(settings.top_k.max()) + 1))
+    value_NS, token_NS = _candidates(logits_NV, count)
+    drawn, undecided_N = _pick(value_NS, token_NS, total_N, settings, uniform_N)
+    if count < size and bool(undecided_N.any()):
+        index = undecided_N.nonzero()[:, 0]
+        more = draw(logits_NV[index], total_N[index], settings.rows(index), uniform_N[index], count * _GROWTH)
+        drawn.token[index] = more.token
+        drawn.logprob[index] = more.logprob
+    return drawn
+
+
+def _candidates(logits_NV: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The largest logits in descending order with their ids; equal ones in ascending order of id."""
+    value, token = logits_NV.topk(count, dim=1, sorted=False)
+    token, order = token.sort(dim=1)
+    value, order = value.gather(1, order).sort(dim=1, descending=True, stable=True)
+    return value, token.gather(1, order)
+
+
+def _pick(
+    value_NS: Tensor, token_NS: Tensor, total_N: Tensor, settings: DrawSettings, uniform_N: Tensor
+) -> tuple[Drawn, Tensor]:
+    """The draw among candidates, and which rows could not be decided by them."""
+    tempered_NS = (value_NS * settings.inverse_temperature[:, None]).double()
+    rank_S = torch.arange(value_NS.shape[1], device=value_NS.device)
+    top_k_N1 = settings.top_k[:, None]
+    within_NS = (rank_S < top_k_N1) | (top_k_N1 == 0)
+    within_total_N = tempered_NS.masked_fill(~within_NS, -torch.inf).logsumexp(1)
+    total_N1 = torch.where(settings.top_k > 0, within_total_N, total_N.double())[:, None]
+    probability_NS = (tempered_NS - total_N1).exp().masked_fill_(~within_NS, 0.0)
+    reached_NS = probability_NS.cumsum(1)
+    top_p_N1 = settings.top_p[:, None]
+    # a token is kept while the mass before it is short of top-p; the first always is
+    kept_NS = within_NS & ((reached_NS - probability_NS < top_p_N1) | (top_p_N1 >= 1) | (rank_S == 0))
+    num_kept_N1 = kept_NS.sum(1, keepdim=True)
+    kept_mass_N1 = reached_NS.gather(1, num_kept_N1 - 1)
+    whole_N1 = (top_p_N1 >= 1) & (top_k_N1 == 0)
+    kept_mass_N1 = torch.where(whole_N1, torch.ones_like(kept_mass_N1), kept_mass_N1)
+    target_N1 = uniform_N[:, None] * kept_mass_N1
+    place_N1 = torch.minimum((reached_NS <= target_N1).sum(1, keepdim=True), num_kept_N1 - 1)
+    logprob_N1 = (tempered_NS - total_N1).gather(1, place_N1) - kept_mass_N1.log()
+    # Candidates decide a row when everything that matters lies strictly above the smallest of them: beyond it there
+    # may be more of its equals.
+    smallest_N1 = value_NS[:, -1:]
+    beyond_N1 = value_NS.gather(1, num_kept_N1 - 1) <= smallest_N1
+    short_N1 = (reached_NS[:, -1:] <= target_N1) | (value_NS.gather(1, place_N1) <= smallest_N1)
+    undecided_N = torch.where(whole_N1, short_N1, beyond_N1)[:, 0]
+    return Drawn(token_NS.gather(1, place_N1)[:, 0], logprob_N1[:, 0].float()), undecided_N

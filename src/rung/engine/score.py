@@ -1,0 +1,135 @@
+"""Log-probabilities of given continuations: packed by length, each distinct context computed once.
+
+Legend: D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from rung.base.errors import DataError
+from rung.engine.forward import Forward
+from rung.engine.head import Head
+from rung.engine.jobs import with_start
+from rung.models.layers.attend import PackedAttend
+from rung.records.contracts import Scored
+from rung.records.tokenizer import Tokenizer
+
+__all__ = ["Pair", "make_pairs", "score_pairs"]
+
+_HEAD_ROWS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A prompt with its start ids, and a continuation tokenised apart from it."""
+
+    prompt_ids: tuple[int, ...]
+    continuation_ids: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class _Document:
+    """Ids that go through the model, and which token's log-probability is wanted after which position."""
+
+    ids: tuple[int, ...]
+    wanted: list[tuple[int, int, tuple[int, int]]] = field(default_factory=list)  # position, token, (pair, offset)
+
+
+def make_pairs(
+    prompts: Sequence[str], continuations: Sequence[str], tokenizer: Tokenizer, max_context: int
+) -> list[Pair]:
+    """Tokenise and check.
+
+    Raises:
+        DataError: unequal numbers, a continuation with nothing before it, or a pair longer than `max_context`.
+    """
+    if len(prompts) != len(continuations):
+        raise DataError(f"{len(prompts)} prompts and {len(continuations)} continuations cannot be paired")
+    heads, tails = tokenizer.encode_batch(prompts), tokenizer.encode_batch(continuations)
+    pairs = [Pair(with_start(head, tokenizer), tuple(tail)) for head, tail in zip(heads, tails, strict=True)]
+    for index, pair in enumerate(pairs):
+        length = len(pair.prompt_ids) + len(pair.continuation_ids)
+        if pair.continuation_ids and not pair.prompt_ids:
+            raise DataError(
+                "the prompt is empty and this model has no start token: the first token has no context",
+                place=f"pair {index}",
+            )
+        if length > max_context:
+            raise DataError(
+                f"the prompt has {len(pair.prompt_ids)} tokens and its continuation {len(pair.continuation_ids)}: "
+                f"{length} do not fit the limit of {max_context}",
+                place=f"pair {index}",
+            )
+    return pairs
+
+
+@torch.inference_mode()
+def score_pairs(forward: Forward, head: Head, pairs: Sequence[Pair], token_budget: int) -> list[Scored]:
+    """Scores in order; a forward takes documents of together at most `token_budget` tokens, or a single longer one."""
+    logprobs = [[0.0] * len(pair.continuation_ids) for pair in pairs]
+    for pack in _packs(_documents(pairs), token_budget):
+        _score_pack(forward, head, pack, logprobs)
+    return [Scored(pair.continuation_ids, tuple(values)) for pair, values in zip(pairs, logprobs, strict=True)]
+
+
+def _documents(pairs: Sequence[Pair]) -> list[_Document]:
+    """Distinct contexts. A single-token continuation needs its prompt alone, so it rides on any document that begins
+    with that prompt."""
+    documents: dict[tuple[int, ...], _Document] = {}
+    hosts: dict[tuple[int, ...], _Document] = {}
+    order = sorted(range(len(pairs)), key=lambda i: (-len(pairs[i].continuation_ids), i))
+    for index in order:
+        pair = pairs[index]
+        if not pair.continuation_ids:
+            continue
+        ids = (*pair.prompt_ids, *pair.continuation_ids[:-1])
+        single = len(pair.continuation_ids) == 1
+        document = hosts.get(pair.prompt_ids) if single else None
+        document = document or documents.setdefault(ids, _Document(ids))
+        hosts.setdefault(pair.prompt_ids, document)
+        first = len(pair.prompt_ids) - 1
+        document.wanted += [
+            (first + offset, token, (index, offset)) for offset, token in enumerate(pair.continuation_ids)
+        ]
+    return list(documents.values())
+
+
+def _packs(documents: list[_Document], token_budget: int) -> list[list[_Document]]:
+    """Neighbours in length together: equal lengths attend as one batch."""
+    packs: list[list[_Document]] = []
+    room = 0
+    for document in sorted(documents, key=lambda d: (len(d.ids), d.ids)):
+        if len(document.ids) > room:
+            packs.append([])
+            room = token_budget
+        packs[-1].append(document)
+        room -= len(document.ids)
+    return packs
+
+
+def _score_pack(forward: Forward, head: Head, pack: list[_Document], logprobs: list[list[float]]) -> None:
+    ids = [token for document in pack for token in document.ids]
+    positions = [place for document in pack for place in range(len(document.ids))]
+    attend = PackedAttend([[len(document.ids) for document in pack]])
+    hidden_TD = forward.hidden([ids], [positions], attend)[0]
+    wanted: dict[int, list[tuple[int, tuple[int, int]]]] = {}
+    start = 0
+    for document in pack:
+        for position, token, where in document.wanted:
+            wanted.setdefault(start + position, []).append((token, where))
+        start += len(document.ids)
+    rows = sorted(wanted)
+    for begin in range(0, len(rows), _HEAD_ROWS):
+        piece = rows[begin : begin + _HEAD_ROWS]
+        asked = [(row, token, where) for row, place in enumerate(piece) for token, where in wanted[place]]
+        values = head.logprobs(
+            hidden_TD[piece],
+            torch.tensor([row for row, _, _ in asked], device=hidden_TD.device),
+            torch.tensor([token for _, token, _ in asked], device=hidden_TD.device),
+        ).tolist()
+        for value, (_, _, (pair, offset)) in zip(values, asked, strict=True):
+            logprobs[pair][offset] = value

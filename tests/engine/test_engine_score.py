@@ -1,0 +1,82 @@
+"""Scoring of given continuations: exact, packed, few forwards."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+from tests.engine.engine_models import MODELS, START, Made, byte_tokenizer, full_logits, llama
+
+from rung.base.errors import DataError
+from rung.engine.engine import Engine, EngineSettings
+
+
+@pytest.fixture(params=sorted(MODELS))
+def made(request: pytest.FixtureRequest) -> Made:
+    model: Made = MODELS[request.param]()
+    return model
+
+
+def pairs(count: int) -> tuple[list[str], list[str]]:
+    chance = random.Random(8)
+    prompts = ["".join(chance.choices("abcdef ", k=chance.randint(1, 90))) for _ in range(count)]
+    return prompts, [" " + "".join(chance.choices("xyz", k=chance.randint(0, 20))) for _ in range(count)]
+
+
+def test_scores_equal_a_full_forward(made: Made) -> None:
+    prompts, continuations = pairs(24)
+    for prompt, continuation, scored in zip(
+        prompts, continuations, Engine(made).score(prompts, continuations), strict=True
+    ):
+        head, tail = [START, *made.tokenizer.encode(prompt)], made.tokenizer.encode(continuation)
+        spread = full_logits(made.network, [*head, *tail])[len(head) - 1 : -1].log_softmax(-1)
+        expected = spread.gather(1, torch.tensor(tail)[:, None])[:, 0]
+        assert list(scored.token_ids) == tail
+        assert torch.allclose(torch.tensor(scored.logprobs), expected, atol=1e-4)
+
+
+def test_together_equals_one_at_a_time_in_at_most_sixteen_forwards(made: Made) -> None:
+    prompts, continuations = pairs(64)
+    engine = Engine(made, EngineSettings(score_tokens=512))
+    together = engine.score(prompts, continuations)
+    assert engine.num_forwards <= 16
+    alone = [Engine(made).score([p], [c])[0] for p, c in zip(prompts, continuations, strict=True)]
+    for one, other in zip(together, alone, strict=True):
+        assert one.token_ids == other.token_ids
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
+    assert engine.score(prompts, continuations) == together
+
+
+def test_labels_of_one_prompt_share_one_document() -> None:
+    """A and B after 64 prompts: the forward sees each prompt once, so the token budget holds twice as many."""
+    prompts, _ = pairs(64)
+    engine = Engine(llama(), EngineSettings(score_tokens=512))
+    engine.score(prompts, ["A"] * 64)
+    once = engine.num_forwards
+    both = engine.score([p for p in prompts for _ in "AB"], ["A", "B"] * 64)
+    assert engine.num_forwards == 2 * once
+    assert [s.token_ids for s in both[:2]] == [(32,), (33,)]
+    longer = engine.score([prompts[0], prompts[0]], ["A", "Axy"])
+    assert longer[0].logprobs[0] == pytest.approx(longer[1].logprobs[0], abs=1e-5)
+    assert engine.num_forwards == 2 * once + 1
+
+
+def test_nothing_to_score_costs_nothing() -> None:
+    engine = Engine(llama())
+    assert engine.score([], []) == []
+    assert engine.score(["a", "b"], ["", ""])[1].logprobs == ()
+    assert engine.num_forwards == 0
+
+
+def test_what_cannot_be_scored_is_refused_before_any_work() -> None:
+    made = llama()
+    engine = Engine(made)
+    with pytest.raises(DataError, match=r"pair 1.*\n?.*512"):
+        engine.score(["a", "b" * 500], ["c", "d" * 50])
+    with pytest.raises(DataError, match="cannot be paired"):
+        engine.score(["a"], [])
+    with pytest.raises(DataError, match="no context"):
+        Engine(replace(made, tokenizer=byte_tokenizer(start_ids=()))).score([""], ["a"])
+    assert engine.num_forwards == 0

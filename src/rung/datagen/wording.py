@@ -36,7 +36,7 @@ AUXILIARIES = _set(
 )
 IMPERATIVES = _set(
     """
-    add analyse analyze answer apply arrange ask calculate categorize change check choose classify combine come
+    add analyse analyze answer apply begin call close cook cut display do enumerate open spell arrange ask calculate categorize change check choose classify combine come
     compare complete compose compute conclude convert copy correct count create decide define demonstrate
     describe design determine develop discuss divide draft draw edit estimate evaluate expand explain express
     fill find finish fix form generate give group guess help identify imagine improve include insert invent join

@@ -194,11 +194,11 @@ def test_abstentions_rank_last_and_are_never_accepted() -> None:
     assert precision_at(judgements, 0.0, 0.5) == (1.0, 0.5)
 
 
-def test_precision_is_at_the_expected_share_of_good() -> None:
+def test_precision_is_at_the_expected_share_of_good_against_the_worst_kind() -> None:
     judgements = Judgements(np.array([1.0, 1.0]), {"x": np.array([1.0, -1.0]), "y": np.array([-1.0, -1.0])})
     precision, recall = precision_at(judgements, 0.5, good_share=0.5)
-    assert (precision, recall) == (pytest.approx(0.8), 1.0)
-    assert precision_at(judgements, 0.5, good_share=0.2)[0] == pytest.approx(0.2 / (0.2 + 0.8 * 0.25))
+    assert (precision, recall) == (pytest.approx(1 / 1.5), 1.0)
+    assert precision_at(judgements, 0.5, good_share=0.2)[0] == pytest.approx(0.2 / (0.2 + 0.8 * 0.5))
     assert np.isnan(precision_at(judgements, 5.0, 0.5)[0])
 
 
@@ -292,16 +292,16 @@ def test_all_abstained_gates_nothing() -> None:
 def test_cross_fitted_figures_are_not_those_of_the_data_the_threshold_was_chosen_on() -> None:
     """A guessing critic always finds a threshold that looks good where it was chosen; held-out answers unmask it."""
     random_stream, honest = np.random.default_rng(1), []
-    for _ in range(10):
+    for _ in range(6):
         noise: dict[tuple[str, str], float] = {}
 
         def guess(instruction: str, response: str, noise: dict[tuple[str, str], float] = noise) -> float:
             return noise.setdefault((instruction, response), float(random_stream.normal()))
 
-        found = report(guess, precision=0.55)
+        found = report(guess, precision=0.55, mandated=["shuffled"])
         if found.cross_fit.precision is not None:
             honest.append(found.cross_fit.precision.value)
-    assert len(honest) >= 5
+    assert len(honest) >= 3
     assert np.mean(honest) < 0.55
 
 
@@ -413,6 +413,8 @@ def test_information_gain_is_calibrated_and_has_no_labels_to_swap() -> None:
 
     def score_of(prompt: str, continuation: str) -> float:
         asked = next((i for i in answers if i in prompt), "")
+        if continuation == "\n":
+            return -0.5
         return -0.5 if asked and continuation.strip().startswith(answers[asked][:12]) else -9.0
 
     critic = InformationGain(InformationGain.Settings(), Scripted([], score_of))

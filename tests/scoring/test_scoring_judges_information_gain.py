@@ -17,11 +17,13 @@ from rung.scoring.critic import Critic, Swappable
 from rung.scoring.judges.information_gain import InformationGain
 
 INSTRUCTION = "Why do we put salt on icy roads in winter?"
-PLAIN = {"shrinkage": 0, "echo": "keep", "repetition": "keep"}
+PLAIN = {"shrinkage": 0, "echo": "keep", "repetition": "keep", "unfinished": "keep"}
 
 
 def gains(prompt: str, continuation: str) -> float:
-    """Every token is one nat likelier after an instruction than after the blank frame."""
+    """Every token is one nat likelier after an instruction than after the blank frame; a full stop ends a line."""
+    if continuation == "\n":
+        return -0.1 if prompt.endswith((".", "?", " ")) else -9.0
     count = len(continuation.split())
     return -1.0 * count if INSTRUCTION in prompt else -2.0 * count
 
@@ -42,7 +44,9 @@ def test_the_gain_is_the_mean_difference_in_the_canonical_frame() -> None:
 
 
 def test_a_critique_holds_both_means_and_what_decided() -> None:
-    judge = InformationGain(InformationGain.Settings(threshold=0.7, shrinkage=1, echo="keep"), Scripted([], gains))
+    judge = InformationGain(
+        InformationGain.Settings(threshold=0.7, shrinkage=1, unfinished="keep"), Scripted([], gains)
+    )
     short, long = judge.critique([Item("1", INSTRUCTION)] * 2, [Trace("1", "Salt."), Trace("1", "Salt melts the ice.")])
     assert (short.logp_a, short.logp_b, short.signed_margin) == pytest.approx((-1.0, -2.0, 1.0))
     assert (short.rank, long.rank) == pytest.approx((0.5, 0.8))
@@ -51,7 +55,7 @@ def test_a_critique_holds_both_means_and_what_decided() -> None:
 
 
 def test_a_loss_is_bad() -> None:
-    judge = InformationGain(InformationGain.Settings(), Scripted([], lambda p, c: -gains(p, c) - 20))
+    judge = InformationGain(InformationGain.Settings(), Scripted([], lambda p, c: -gains(p, c) - 20), Frame)
     found = judge.critique([Item("1", INSTRUCTION)], [Trace("1", "Salt melts ice.")])[0]
     assert (found.is_good, found.predicted_label, found.accepted) == (False, "B", False)
 
@@ -65,22 +69,46 @@ def test_shrinkage_favours_the_longer_of_two_equal_means() -> None:
     assert gain("Ice.", shrinkage=0).value == gain("It melts ice.", shrinkage=0).value
 
 
-def test_an_echo_is_kept_discounted_or_abstained_from() -> None:
-    settings = {"shrinkage": 0, "repetition": "keep"}
-    assert gain(INSTRUCTION, echo="keep", **settings).value == pytest.approx(1.0)
-    assert gain(INSTRUCTION.upper(), echo="discount", **settings).value == pytest.approx(0.0)
-    silent = gain(INSTRUCTION, echo="abstain", **settings)
-    assert silent.abstained
-    assert "copies the instruction" in silent.reason
-    assert gain("Salt melts ice.", echo="abstain", **settings).value == pytest.approx(1.0)
+def test_an_echo_is_kept_discounted_or_rejected() -> None:
+    settings = {**PLAIN, "echo": "keep"}
+    assert gain(INSTRUCTION, **settings).value == pytest.approx(1.0)
+    assert gain(INSTRUCTION.upper(), **{**settings, "echo": "discount"}).value == pytest.approx(0.0)
+    half = "Why do we put salt on the table? Because soup needs it, and so do chips."
+    share = copied_share(half, INSTRUCTION)
+    assert 0.3 < share < 0.6
+    assert gain(half, **{**settings, "echo": "discount"}).value == pytest.approx((1 - share) ** 2)
+    rejected = gain("You asked: " + INSTRUCTION, **{**settings, "echo": "reject"})
+    assert (rejected.value, rejected.abstained) == (0.0, False)
+    assert "is copied" in rejected.reason
+    assert gain("Salt melts ice.", **{**settings, "echo": "reject"}).value == pytest.approx(1.0)
+    assert gain(half, **{**settings, "echo": "reject", "echo_limit": 0.3}).value == 0.0
 
 
-def test_a_loop_is_kept_discounted_or_abstained_from() -> None:
-    loop, settings = "salt melts the ice " * 5, {"shrinkage": 0, "echo": "keep"}
-    assert gain(loop, repetition="keep", **settings).value == pytest.approx(1.0)
-    discounted = gain(loop, repetition="discount", **settings).value
-    assert discounted == pytest.approx(1 - repeated_share(loop))
-    assert gain(loop, repetition="abstain", **settings).abstained
+def test_a_loop_is_kept_discounted_or_rejected() -> None:
+    loop = "salt melts the ice " * 5
+    assert gain(loop, **PLAIN).value == pytest.approx(1.0)
+    discounted = gain(loop, **{**PLAIN, "repetition": "discount"}).value
+    assert discounted == pytest.approx((1 - repeated_share(loop)) ** 2)
+    rejected = gain(loop, **{**PLAIN, "repetition": "reject"})
+    assert (rejected.value, "repeats itself" in rejected.reason) == (0.0, True)
+    assert gain(loop, **{**PLAIN, "repetition": "reject", "repetition_limit": 0.9}).value == pytest.approx(1.0)
+
+
+def test_a_response_that_stops_in_mid_sentence_is_rejected_with_its_reason() -> None:
+    score = gain("Salt melts the ice because it", shrinkage=0)
+    assert score.value == 0.0
+    assert "line break has probability 0.000" in score.reason
+    assert gain("Salt melts the ice because it", shrinkage=0, unfinished="keep").value == pytest.approx(1.0)
+    assert gain("Salt melts the ice.", shrinkage=0).value == pytest.approx(1.0)
+    assert gain("Salt melts the ice.", shrinkage=0).components["ending"] == pytest.approx(0.9048, abs=1e-4)
+    assert gain("Salt melts the ice.", shrinkage=0, ending_limit=0.95).value == 0.0
+
+
+def test_a_rejected_answer_is_not_accepted_at_any_threshold() -> None:
+    judge = InformationGain(InformationGain.Settings(threshold=0), Scripted([], gains))
+    found = judge.critique([Item("1", INSTRUCTION)], [Trace("1", "Salt melts the ice because it")])[0]
+    assert not found.accepted
+    assert found.reason.startswith("rejected: it stops")
 
 
 def test_a_discount_never_makes_a_loss_smaller() -> None:
@@ -97,14 +125,15 @@ def test_an_empty_response_is_abstained_from_without_asking_the_model(text: str)
     assert model.scored == []
 
 
-def test_a_response_under_the_least_length_is_abstained_from() -> None:
-    assert gain("Salt.", min_response_tokens=2).abstained
-    assert not gain("Salt melts.", min_response_tokens=2).abstained
+def test_a_response_under_the_least_length_is_rejected() -> None:
+    short = gain("Salt.", min_response_tokens=2)
+    assert (short.value, short.reason) == (0.0, "rejected: 1 tokens are under 2")
+    assert gain("Salt melts.", min_response_tokens=2).reason == ""
 
 
 def test_only_the_first_tokens_are_read() -> None:
     model = Scripted([], gains)
-    assert gain("a b c d e", model, max_response_tokens=3).components["num_tokens"] == 3
+    assert gain("a b c d e", model, **PLAIN, max_response_tokens=3).components["num_tokens"] == 3
     assert model.scored[0][1] == " a b c"
 
 
@@ -159,8 +188,11 @@ def test_it_keeps_its_promises() -> None:
     ("response", "instruction", "share"),
     [
         ("Name a red fruit.", "name a RED fruit", 1.0),
-        ("A cherry is a red fruit", "Name a red fruit", 3 / 6),
-        ("I love books", "Repeat after me: I love books", 3 / 6),
+        ("You said: name a red fruit", "Name a red fruit", 1.0),
+        ("Diamond is the hardest mineral.", "What is the hardest mineral?", 0.0),
+        ("I love books", "Repeat after me: I love books", 0.0),
+        ("Name a blue fish", "Name a red fruit", 0.5),
+        ("Name a red fruit? There are many of those, and the cherry is one.", "Name a red fruit", 8 / 14),
         ("Apple", "Name a fruit", 0.0),
         ("", "Name a fruit", 0.0),
     ],

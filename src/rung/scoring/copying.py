@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from difflib import SequenceMatcher
 
 __all__ = ["copied_share", "repeated_share"]
 
@@ -16,16 +15,17 @@ def _words(text: str) -> list[str]:
 
 
 def copied_share(response: str, instruction: str) -> float:
-    """The longest run of words that both have, as a share of the longer of the two; 1.0 is a verbatim copy.
+    """The share of the instruction that stands in the response from the instruction's first word on; 1.0 is a copy.
 
-    Measured against the longer one, so that an answer which rightly takes words from its instruction ("Repeat after
-    me: ...") or restates it before answering is hardly touched.
+    An answer that restates a question leaves its question word out ("Diamond is the hardest mineral"), and one that
+    was told to repeat something leaves the telling out: neither counts. A copy that makes up less than half of the
+    response counts in proportion, since an answer may follow it.
     """
     ours, theirs = _words(response), _words(instruction)
     if not ours or not theirs:
         return 0.0
-    run = SequenceMatcher(None, ours, theirs, autojunk=False).find_longest_match().size
-    return run / max(len(ours), len(theirs))
+    run = max(_common_start(ours[start:], theirs) for start in range(len(ours)))
+    return run / len(theirs) * min(1.0, 2 * run / len(ours))
 
 
 def repeated_share(response: str, size: int = 3) -> float:
@@ -33,3 +33,8 @@ def repeated_share(response: str, size: int = 3) -> float:
     words = _words(response)
     grams = [tuple(words[start : start + size]) for start in range(len(words) - size + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def _common_start(first: list[str], second: list[str]) -> int:
+    pairs = zip(first, second, strict=False)
+    return next((place for place, (one, other) in enumerate(pairs) if one != other), min(len(first), len(second)))

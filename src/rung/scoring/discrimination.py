@@ -100,17 +100,11 @@ class _Wins:
 def precision_at(judgements: Judgements, threshold: float, good_share: float) -> tuple[float, float]:
     """(precision, recall) of accepting values that are positive and reach `threshold`.
 
-    `good_share` is the share of good answers among what will be judged; bad kinds count equally among the rest. NaN
-    precision when nothing at all is accepted.
+    `good_share` is the share of good answers among what will be judged; the rest is taken to be of the kind that the
+    critic fails on most, since nobody knows the true mixture. NaN precision when nothing at all is accepted.
     """
-    recall = _accepted_share(judgements.good, threshold)
-    wrongly = float(np.mean([_accepted_share(v[~np.isnan(v)], threshold) for v in judgements.bad.values()]))
-    accepted = good_share * recall + (1 - good_share) * wrongly
-    return (good_share * recall / accepted if accepted else math.nan), recall
-
-
-def _accepted_share(values: Values, threshold: float) -> float:
-    return float(np.mean((values > 0) & (values >= threshold))) if len(values) else 0.0
+    precision, recall = _curve(judgements, np.array([threshold]), good_share)
+    return float(precision[0]), float(recall[0])
 
 
 def threshold_for(judgements: Judgements, precision: float, good_share: float) -> float | None:
@@ -120,8 +114,24 @@ def threshold_for(judgements: Judgements, precision: float, good_share: float) -
     """
     seen = np.concatenate([judgements.good, *judgements.bad.values()])
     positive = np.unique(seen[np.isfinite(seen) & (seen > 0)])
-    for candidate in [0.0, *((positive[1:] + positive[:-1]) / 2)]:
-        reached, recall = precision_at(judgements, float(candidate), good_share)
-        if recall > 0 and reached >= precision:
-            return float(candidate)
-    return None
+    candidates = np.concatenate([[0.0], (positive[1:] + positive[:-1]) / 2])
+    reached, recall = _curve(judgements, candidates, good_share)
+    fits = candidates[(recall > 0) & (reached >= precision)]
+    return float(fits[0]) if len(fits) else None
+
+
+def _curve(judgements: Judgements, thresholds: Values, good_share: float) -> tuple[Values, Values]:
+    """(precision, recall) from each threshold on."""
+    recall = _accepted_shares(judgements.good, thresholds)
+    wrongly = np.max([_accepted_shares(v[~np.isnan(v)], thresholds) for v in judgements.bad.values()], axis=0)
+    accepted = good_share * recall + (1 - good_share) * wrongly
+    precision = np.full(len(thresholds), np.nan)
+    np.divide(good_share * recall, accepted, out=precision, where=accepted > 0)
+    return precision, recall
+
+
+def _accepted_shares(values: Values, thresholds: Values) -> Values:
+    positive = np.sort(values[values > 0])
+    reaching = len(positive) - np.searchsorted(positive, thresholds, side="left")
+    shares: Values = reaching / max(1, len(values))
+    return shares

@@ -3,10 +3,11 @@
 Mean over response tokens of log p(response | instruction in its frame) - log p(response | frame without it): pointwise
 mutual information, length-normalised. It needs no rubric, no letters and no instruction-tuned model.
 
-Its known weaknesses and what acts on them: a copy of the instruction gains most of all (`echo`), a loop gains on what
-it repeats (`repetition`), and one lucky token outweighs a paragraph (`shrinkage`: the mean is pulled towards 0 as
-n / (n + shrinkage), the estimate of a mean under a prior worth that many tokens). It does not see that an answer stops
-too early: that is left to the fragment rules of quality control.
+Its known weaknesses and what acts on them (docs/results/critic_table.md has the figures): a copy of the instruction
+gains most of all (`echo`), a loop gains on what it repeats (`repetition`), and one lucky token outweighs a paragraph
+(`shrinkage`: the mean is pulled towards 0 as n / (n + shrinkage), the estimate of a mean under a prior worth that many
+tokens). By itself it cannot see that an answer stops in mid-sentence; `unfinished` asks the model how likely a line
+break is right after the response. It does not see a fluent answer with a wrong fact.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from rung.base.errors import ModelError
@@ -28,12 +29,12 @@ from rung.scoring.critic import admit, undecided
 __all__ = ["InformationGain"]
 
 _WORD = re.compile(r"\S+")
-Rule = Literal["keep", "discount", "abstain"]
+Rule = Literal["keep", "discount", "reject"]
 
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
-    """One answer's parts. `value` is None where a rule abstained, and `reason` says which."""
+    """One answer's parts. `value` is None where there was nothing to read; `reason` says so, or which rule rejected."""
 
     value: float | None
     reason: str
@@ -42,23 +43,37 @@ class _Judged:
     num_tokens: int = 0
     echo: float = 0.0
     repetition: float = 0.0
+    ending: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """The response after its instruction and after the blank frame, and a line break after the response."""
+
+    informed: Scored
+    blank: Scored
+    ending: Scored | None
 
 
 class InformationGainSettings(Settings):
     """How information gain is read and when it says nothing."""
 
-    threshold: float = Field(default=0.25, ge=0, description="nats per token (after discounts) needed to be accepted")
+    threshold: float = Field(default=0.2, ge=0, description="nats per token, shrunk and discounted, to be accepted")
     shrinkage: float = Field(
-        default=2.0, ge=0, description="tokens that the prior for 'no gain' is worth; 0: plain mean"
+        default=16.0, ge=0, description="tokens that the prior for 'no gain' is worth; 0: plain mean"
     )
-    min_response_tokens: int = Field(default=1, ge=1, description="shorter responses are abstained from")
+    min_response_tokens: int = Field(default=1, ge=1, description="shorter responses are rejected")
     max_response_tokens: int = Field(
         default=256, ge=1, description="tokens read; the rest of a long response is ignored"
     )
-    echo: Rule = Field(default="discount", description="what a copy of the instruction brings: nothing, less, silence")
-    echo_limit: float = Field(default=0.6, gt=0, le=1, description="copied share from which `abstain` abstains")
-    repetition: Rule = Field(default="discount", description="what a loop brings: nothing, less, silence")
-    repetition_limit: float = Field(default=0.4, gt=0, le=1, description="looped share from which `abstain` abstains")
+    echo: Rule = Field(default="discount", description="what is done about a copy of the instruction")
+    echo_limit: float = Field(default=0.6, gt=0, le=1, description="copied share from which `reject` rejects")
+    repetition: Rule = Field(default="discount", description="what is done about a loop")
+    repetition_limit: float = Field(default=0.4, gt=0, le=1, description="looped share from which `reject` rejects")
+    unfinished: Literal["keep", "reject"] = Field(
+        default="reject", description="what is done about a response after which no line break is likely"
+    )
+    ending_limit: float = Field(default=0.05, gt=0, lt=1, description="least probability of that line break")
     allow_unclean_model: bool = Field(default=False, description="judge with a model that the guard did not pass")
 
 
@@ -102,24 +117,35 @@ class InformationGain:
     def _judge_all(self, items: Sequence[Item], traces: Sequence[Trace]) -> list[_Judged]:
         texts = [self._readable(trace.text) for _, trace in zip(items, traces, strict=True)]
         asked = [number for number, text in enumerate(texts) if text]
-        prompts = [self._frame.prompt(items[number].instruction) for number in asked]
-        continuations = [" " + texts[number] for number in asked]
-        blanks = [self._frame.blank()] * len(asked)
-        rows = self._completer.score([*prompts, *blanks], [*continuations, *continuations]) if asked else []
-        read = dict(zip(asked, zip(rows[: len(asked)], rows[len(asked) :], strict=True), strict=True))
+        read = dict(zip(asked, self._read([(items[n].instruction, texts[n]) for n in asked]), strict=True))
         return [
-            self._judge(items[number].instruction, text, *read[number])
+            self._judge(items[number].instruction, text, read[number])
             if text
             else _Judged(None, "abstained: the response is empty")
             for number, text in enumerate(texts)
         ]
+
+    def _read(self, answers: Sequence[tuple[str, str]]) -> list[_Read]:
+        """All log-probabilities of all (instruction, text), in one call."""
+        prompts = [self._frame.prompt(instruction) for instruction, _ in answers]
+        texts = [" " + text for _, text in answers]
+        whole = [prompt + text for prompt, text in zip(prompts, texts, strict=True)]
+        contexts, wanted = [*prompts, *[self._frame.blank()] * len(texts)], [*texts, *texts]
+        if self._settings.unfinished != "keep":
+            contexts, wanted = [*contexts, *whole], [*wanted, *["\n"] * len(whole)]
+        rows = self._completer.score(contexts, wanted) if answers else []
+        count = len(answers)
+        endings: Sequence[Scored | None] = rows[2 * count :] or [None] * count
+        triples = zip(rows[:count], rows[count : 2 * count], endings, strict=True)
+        return [_Read(informed, blank, ending) for informed, blank, ending in triples]
 
     def _readable(self, text: str) -> str:
         """The beginning of the response that can matter: a word is a token at least."""
         words = list(_WORD.finditer(text))[: self._settings.max_response_tokens]
         return text[words[0].start() : words[-1].end()] if words else ""
 
-    def _judge(self, instruction: str, text: str, informed: Scored, blank: Scored) -> _Judged:
+    def _judge(self, instruction: str, text: str, read: _Read) -> _Judged:
+        informed, blank = read.informed, read.blank
         if informed.token_ids != blank.token_ids:
             raise ModelError(
                 f"'{self._completer.capabilities().name}' read {text!r:.60} as other tokens after another prompt",
@@ -132,20 +158,24 @@ class InformationGain:
         value = (first - second) * num_tokens / (num_tokens + self._settings.shrinkage)
         for rule, share in ((self._settings.echo, echo), (self._settings.repetition, repetition)):
             value = _discounted(value, share) if rule == "discount" else value
-        silence = self._silence(num_tokens, value, echo, repetition)
-        return _Judged(None if silence else value, silence, first, second, num_tokens, echo, repetition)
+        ending = math.exp(read.ending.total) if read.ending else 1.0
+        if not math.isfinite(value + ending):
+            return _Judged(None, "abstained: the model's log-probabilities are not finite")
+        found = _Judged(value, "", first, second, num_tokens, echo, repetition, ending)
+        against = self._against(found)
+        return replace(found, value=min(0.0, value), reason=f"rejected: {against}") if against else found
 
-    def _silence(self, num_tokens: int, value: float, echo: float, repetition: float) -> str:
-        """Why the critic abstains; empty where it does not."""
+    def _against(self, found: _Judged) -> str:
+        """Which rule rejects, in words; empty where none does."""
         settings = self._settings
-        if not math.isfinite(value):
-            return "abstained: the model's log-probabilities are not finite"
-        if num_tokens < settings.min_response_tokens:
-            return f"abstained: {num_tokens} tokens are under {settings.min_response_tokens}"
-        if settings.echo == "abstain" and echo >= settings.echo_limit:
-            return f"abstained: {echo:.2f} of the response copies the instruction"
-        if settings.repetition == "abstain" and repetition >= settings.repetition_limit:
-            return f"abstained: {repetition:.2f} of the response repeats itself"
+        if found.num_tokens < settings.min_response_tokens:
+            return f"{found.num_tokens} tokens are under {settings.min_response_tokens}"
+        if settings.echo == "reject" and found.echo >= settings.echo_limit:
+            return f"{found.echo:.2f} of the instruction is copied"
+        if settings.repetition == "reject" and found.repetition >= settings.repetition_limit:
+            return f"{found.repetition:.2f} of the response repeats itself"
+        if settings.unfinished == "reject" and found.ending < settings.ending_limit:
+            return f"it stops where a line break has probability {found.ending:.3f}"
         return ""
 
     def _as_critique(self, judged: _Judged) -> Critique:
@@ -169,8 +199,8 @@ class InformationGain:
 
 
 def _discounted(value: float, share: float) -> float:
-    """A gain less the share that was copied; a loss is not made smaller by it."""
-    return value * (1 - share) if value > 0 else value
+    """A gain less what was copied or looped (squared: little overlap costs little); a loss is not made smaller."""
+    return value * (1 - share) ** 2 if value > 0 else value
 
 
 def _as_score(judged: _Judged) -> Score:
@@ -183,5 +213,6 @@ def _as_score(judged: _Judged) -> Score:
         "num_tokens": float(judged.num_tokens),
         "echo": judged.echo,
         "repetition": judged.repetition,
+        "ending": judged.ending,
     }
     return Score(judged.value, judged.reason, components)

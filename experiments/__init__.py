@@ -1,0 +1,1 @@
+"""Measurements behind the numbers that rung claims: each module has `run(results_folder, quick)`."""

@@ -142,12 +142,12 @@ def test_clustered_mean_without_spread_or_clusters():
 
 @pytest.mark.parametrize(("n", "at_20", "at_10"), [(80, 14, 10), (164, 9.8, 6.9), (541, 5.4, 3.8), (1319, 3.4, 2.4)])
 def test_detectable_difference_matches_the_known_table(n, at_20, at_10):
-    assert 100 * statistics.minimum_detectable(n, 0.2).difference == pytest.approx(at_20, abs=0.06)
-    assert 100 * statistics.minimum_detectable(n, 0.1).difference == pytest.approx(at_10, abs=0.1)
+    assert 100 * statistics.minimum_detectable_effect(n, 0.2).difference == pytest.approx(at_20, abs=0.06)
+    assert 100 * statistics.minimum_detectable_effect(n, 0.1).difference == pytest.approx(at_10, abs=0.1)
 
 
 def test_detectable_difference_is_reached_with_the_stated_power():
-    found = statistics.minimum_detectable(300, 0.2)
+    found = statistics.minimum_detectable_effect(300, 0.2)
     generator = np.random.default_rng(5)
     up = (0.2 + found.difference) / 2
     hits = 0
@@ -159,11 +159,11 @@ def test_detectable_difference_is_reached_with_the_stated_power():
 
 
 def test_a_design_that_cannot_show_anything_says_so():
-    assert not statistics.minimum_detectable(10, 0.2).attainable
-    assert statistics.minimum_detectable(300, 0.2).attainable
-    assert statistics.minimum_detectable(300, 0.2, design_effect=2).difference > 0.1
+    assert not statistics.minimum_detectable_effect(10, 0.2).attainable
+    assert statistics.minimum_detectable_effect(300, 0.2).attainable
+    assert statistics.minimum_detectable_effect(300, 0.2, design_effect=2).difference > 0.1
     with pytest.raises(DataError):
-        statistics.minimum_detectable(0)
+        statistics.minimum_detectable_effect(0)
 
 
 def test_area_counts_ties_half_and_equals_mann_whitney():

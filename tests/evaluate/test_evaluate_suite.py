@@ -72,7 +72,7 @@ def test_references_with_more_after_them_still_pass_where_no_limit_is_stated():
         "ordered",
         "language",
     }
-    free = [item for item in ITEMS if not limited & {name.partition("#")[0] for name in item.checks}]
+    free = [item for item in ITEMS if not limited & item.checks.keys()]
     assert len(free) > 240
     assert [i.instruction for i in free if not run_checks(i, i.reference + tail).passed] == []
 

@@ -35,7 +35,7 @@ __all__ = [
     "item_correlation",
     "mcnemar",
     "mcnemar_of",
-    "minimum_detectable",
+    "minimum_detectable_effect",
     "paired_bootstrap",
     "wilson",
     "worse_than",
@@ -295,7 +295,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return _step(p_values, lambda p, rank, count: p * (count - rank + 1), upwards=False)
 
 
-def minimum_detectable(
+def minimum_detectable_effect(
     n: int,
     discordance: float = 0.2,
     power: float = 0.8,

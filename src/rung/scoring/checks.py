@@ -1,6 +1,6 @@
 """All checks of a test item against one answer: every one must pass.
 
-A check is a verifier's name with its settings; `contains#2` is a second use of `contains` on the same item.
+A check is a verifier's name with its settings.
 """
 
 from __future__ import annotations
@@ -89,6 +89,6 @@ def _run(item: Item, trace: Trace) -> Checked:
 
 @lru_cache(maxsize=4096)
 def _build(name: str, settings: str, place: str) -> Verifier[Any]:
-    kind, validated = part("scoring.verifiers", {"kind": name.partition("#")[0], **json.loads(settings)}, place)
+    kind, validated = part("scoring.verifiers", {"kind": name, **json.loads(settings)}, place)
     built: Verifier[Any] = kind(validated)
     return built

@@ -56,3 +56,9 @@ def outcomes() -> Callable[[RunResult], list[str]]:
 def bench_at() -> type[Bench]:
     """Makes a bench in a folder of the test's choice."""
     return Bench
+
+
+@pytest.fixture(autouse=True)
+def without_flushing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These tests kill processes, not the power, so waiting for the disk would only cost them time."""
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)

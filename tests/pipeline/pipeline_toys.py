@@ -91,11 +91,18 @@ class Make(Stage):
         return evaluate([rule], figures)
 
 
+class Limits(Settings):
+    """Two numbers."""
+
+    low: int = Field(0, description="from")
+    high: int = Field(5, description="to")
+
+
 class CopySettings(Settings):
     """Settings of `Copy`."""
 
     data: str = Field(description="stage whose records are copied")
-    upper: bool = Field(False, description="whether to write capitals")
+    limits: Limits = Field(Limits(), description="taken from the data")
 
 
 class Copy(Stage):
@@ -113,9 +120,8 @@ class Copy(Stage):
         """The temperature of the data."""
         if "data" not in inputs:
             return {}
-        return {
-            "temperature": (inputs["data"].manifest.settings.get("temperature"), f"derived from {self.settings.data}")
-        }
+        value, origin = inputs["data"].manifest.settings.get("temperature"), f"derived from {self.settings.data}"
+        return {"temperature": (value, origin), "limits": ({"low": 1, "high": 9}, origin)}
 
     def run(self, context: Context, inputs: Any, outputs: Any) -> None:
         """One shard."""

@@ -54,6 +54,16 @@ def test_time_is_read_from_the_clock_and_priced() -> None:
     assert budget.total.money <= 1.0
 
 
+def test_looking_between_pieces_does_not_shorten_the_piece() -> None:
+    clock = Clock()
+    budget = Budget(BudgetSettings(seconds=100.0), clock=clock)
+    for _ in range(6):
+        clock.now += 10.0
+        budget.poll()
+    with pytest.raises(BudgetSpent, match="120 with it"):
+        budget.spend()
+
+
 def test_earlier_attempts_count() -> None:
     budget = Budget(BudgetSettings(tokens=100), before=Spend(tokens=90), clock=Clock())
     with pytest.raises(BudgetSpent):

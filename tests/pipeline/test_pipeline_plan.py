@@ -39,6 +39,10 @@ def test_settings_have_values_and_origins(bench: Any) -> None:
     derived = {row.path: row for row in found.stages[1].settings}["temperature"]
     assert (derived.value, derived.origin) == (0.5, "derived from made")
     assert {row.path: row.origin for row in found.settings}["seed"] == "--set"
+    limits = [(row.path, row.value, row.origin) for row in found.stages[1].settings if row.path.startswith("limits")]
+    assert limits == [("limits.low", 1, "derived from made"), ("limits.high", 9, "derived from made")]
+    before = plan(load(bench.path), bench.runs / "elsewhere").stages[1].settings
+    assert ("limits.high", 5, "default") in [(row.path, row.value, row.origin) for row in before]
 
 
 def test_states_after_a_run(bench: Any) -> None:

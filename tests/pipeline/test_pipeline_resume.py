@@ -15,10 +15,12 @@ from typing import Any
 import pytest
 
 import rung.pipeline.attempt
+from rung.base.errors import DataError
+from rung.base.events import Events
 from rung.base.fingerprint import hash_file
 from rung.pipeline.interrupt import StopRequest
 from rung.pipeline.ledger import Ledger
-from rung.pipeline.outputs import StageOutputs
+from rung.pipeline.outputs import StageOutputs, begun_identity
 from rung.records.manifest import open_manifest
 from rung.records.types import Drop
 
@@ -184,6 +186,29 @@ def test_a_shard_that_was_altered_or_torn_is_not_taken_for_finished(bench: Any, 
     assert bench.go().exit_code == 0
     assert whole(bench.folder) == reference
     assert "does not hash to what was recorded" in (bench.folder / "events.jsonl").read_text()
+
+
+def test_an_attempt_reads_back_what_an_earlier_one_finished(bench: Any) -> None:
+    start(bench, "kill:before:1").wait(60)
+    made = bench.folder / "made"
+    outputs = StageOutputs(made, {"records": "instruction", "drops": "drop"}, Events(), "made")
+    outputs.begin(begun_identity(made), 2)
+    assert outputs.finished("records") == [0]
+    assert [r.id for r in outputs.shard_records("records", 0)] == ["0-0", "0-1", "0-2", "0-3"]
+    assert outputs.records("records") == outputs.shard_records("records", 0)
+    assert outputs.notes["calibration"] == {"critic": {"auc": 0.9}}
+    for wrong in (lambda: outputs.shard_records("records", 1), lambda: outputs.finished("recrods")):
+        with pytest.raises(DataError):
+            wrong()
+    outputs.shard("records", 1, [])
+    with pytest.raises(DataError, match="written twice"):
+        outputs.shard("records", 1, [])
+    for name in ("../x", "/x", "manifest.json", ".work/x", "a/../../x", "records-0000.jsonl.zst"):
+        with pytest.raises(DataError, match="cannot write a file"):
+            outputs.file(name, "text")
+    outputs.file("never.txt", "text")
+    with pytest.raises(DataError, match="announced and never written"):
+        outputs.close()
 
 
 def test_work_that_comes_out_different_is_visible(bench: Any, monkeypatch: Any) -> None:

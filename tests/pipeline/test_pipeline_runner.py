@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pipeline_toys import DIRTY, UNKNOWN
 
-from rung.base.errors import RungError
+from rung.base.errors import GateFailed, RungError
 from rung.base.files import read_json
+from rung.pipeline.executors.local import for_each_shard
 from rung.pipeline.identity import content_of
 from rung.pipeline.ledger import Ledger
 from rung.pipeline.lock import locked
 from rung.pipeline.replace import iterations
 from rung.records.manifest import open_manifest
+from rung.records.shards import read_shard, write_shard
 
 
 def edit(path: Path, change: Any) -> None:
@@ -58,6 +61,8 @@ def test_the_manifest_holds_what_a_reader_needs_and_no_path(bench: Any, tmp_path
     assert copy.degraded == [{"what": "index", "how": "went on without it"}]
     assert copy.settings["temperature"] == 0.5
     assert copy.origins["temperature"] == "derived from made"
+    assert copy.settings["limits"] == {"low": 1, "high": 9}
+    assert copy.origins["limits.high"] == "derived from made"
     assert "model" not in copy.parents
     assert copy.parents["data"] == manifest.fingerprint
     for path in [p for suffix in ("json", "jsonl") for p in bench.folder.rglob(f"*.{suffix}")]:
@@ -186,6 +191,41 @@ def test_an_edited_manifest_convinces_nobody(bench: Any, change: Any, code: int,
     assert result.exit_code == code
     assert named in str(result.error)
     assert not (bench.folder / "copy").exists()
+
+
+def test_records_that_were_changed_together_with_their_hashes_are_found(bench: Any) -> None:
+    bench.go()
+    folder = bench.folder / "made"
+    opened = open_manifest(folder)
+    old = opened.manifest.shards["records"][0]
+    rows = [replace(row, text="mine") for row in read_shard(folder, old)]
+    info = write_shard(folder, old.name, "instruction", rows)
+    edit(folder / "manifest.json", lambda m: m["shards"]["records"].__setitem__(0, info.model_dump()))
+    result = bench.go()
+    assert result.exit_code == 3
+    assert "'shards' was changed after the stage ended" in str(result.error)
+
+
+def test_a_note_that_is_no_number_is_named(bench: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(
+        "pipeline_toys.Copy.run",
+        lambda self, context, inputs, outputs: outputs.note("figures", {"loss": {"last": [1.0, float("nan")]}}),
+    )
+    assert "figures 'loss.last.1' is not a finite number" in str(bench.go().error)
+
+
+def test_a_gates_early_no_ends_the_shards_at_once(bench: Any, monkeypatch: Any) -> None:
+    def work(index: int) -> None:
+        tried.append(index)
+        raise GateFailed("enough seen")
+
+    tried: list[int] = []
+    monkeypatch.setattr(
+        "pipeline_toys.Make.run",
+        lambda self, context, inputs, outputs: for_each_shard(outputs, "records", range(4), work, context.events),
+    )
+    result = bench.go()
+    assert (result.exit_code, tried) == (4, [0])
 
 
 def test_an_edited_identity_is_drift_or_refused(bench: Any) -> None:

@@ -201,7 +201,7 @@ def _draft(
     """The manifest without what can only be known by reading the output back."""
     shards, files = outputs.close()
     inputs, identity, notes = _inputs(session, spec), session.identities[spec.name], outputs.notes
-    derived = spec.stage.derived(inputs)
+    settings, origins = spec.with_derived(spec.stage.derived(inputs))
     return Manifest(
         run=session.recipe.run,
         name=spec.name,
@@ -209,8 +209,8 @@ def _draft(
         stage_version=spec.stage.version,
         fingerprint=identity.fingerprint,
         identity=identity.text,
-        settings={**spec.settings, **{key: plain(value) for key, (value, _) in derived.items()}},
-        origins={**spec.origins, **{key: origin for key, (_, origin) in derived.items()}},
+        settings=settings,
+        origins=origins,
         parents=dict(identity.parents),
         inputs_content={name: content_of(opened) for name, opened in inputs.items()},
         shards=shards,

@@ -65,6 +65,7 @@ class Budget:
         self._clock, self._saved = clock, saved
         self._last = clock()
         self._stage = Spend()
+        self._piece_seconds = 0.0
         self._last_piece, self._reserved = Spend(), False
         self._durations: deque[float] = deque(maxlen=8)
 
@@ -100,7 +101,8 @@ class Budget:
             Interrupted: somebody asked to stop.
             BudgetSpent: a cap is passed, or would be by another piece like this one that was not announced.
         """
-        elapsed = self._tick()
+        self._tick()
+        elapsed, self._piece_seconds = self._piece_seconds, 0.0
         self._durations.append(elapsed)
         self._add(Spend(seconds, tokens, money + self._price(seconds)))
         self._last_piece = Spend(elapsed + seconds, tokens, money + self._price(elapsed + seconds))
@@ -125,11 +127,11 @@ class Budget:
         self._tick()
         return self._stage
 
-    def _tick(self) -> float:
+    def _tick(self) -> None:
         now = self._clock()
         elapsed, self._last = now - self._last, now
+        self._piece_seconds += elapsed
         self._add(Spend(elapsed, 0.0, self._price(elapsed)))
-        return elapsed
 
     def _add(self, amount: Spend) -> None:
         self._stage = self._stage + amount

@@ -8,6 +8,7 @@ as finished when its journal entry is there and the file hashes to it. The folde
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -26,7 +27,7 @@ from rung.pipeline.budget import Spend
 from rung.records.manifest import FILE_NAME, FileInfo
 from rung.records.shards import ShardInfo, read_shard, write_shard
 
-__all__ = ["SECTIONS", "StageOutputs", "begun_identity", "leftover_spend"]
+__all__ = ["SECTIONS", "StageOutputs", "begun_identity", "leftover_spend", "not_finite"]
 
 WORK = ".work"
 SECTIONS = ("calibration", "model", "seeds", "drops", "figures")
@@ -98,6 +99,16 @@ class StageOutputs:
         infos = [self._whole[output, index] for index in self.finished(output)]
         return [record for info in infos for record in read_shard(self._folder, info)]
 
+    def shard_records(self, output: str, index: int) -> list[Any]:
+        """Records of one finished shard.
+
+        Raises:
+            DataError: it is not finished.
+        """
+        if index not in self.finished(output):
+            raise DataError(f"shard {index} of '{output}' is not finished", place=self._stage)
+        return list(read_shard(self._folder, self._whole[output, index]))
+
     def file(self, name: str, role: str) -> Path:
         """A path to write to. Made into a folder, everything in it is published, each file with this role.
 
@@ -125,13 +136,16 @@ class StageOutputs:
         """Add to a section of the manifest; a key that is there takes the new value. Notes survive an interruption.
 
         Raises:
-            DataError: no such section.
+            DataError: no such section, or a value that is not a finite number.
         """
         if section not in SECTIONS:
             raise DataError(
                 f"the manifest has no section '{section}'", place=self._stage, hint=nearest(section, list(SECTIONS))
             )
-        self._notes[section].update(plain(dict(values)))
+        noted = plain(dict(values))
+        if bad := not_finite(noted):
+            raise DataError(f"{section} '{bad}' is not a finite number", place=self._stage)
+        self._notes[section].update(noted)
         self._save_notes()
 
     def degraded(self, what: str, how: str) -> None:
@@ -251,6 +265,15 @@ class StageOutputs:
 
     def _save_notes(self) -> None:
         write_json(self._work / "notes.json", {"notes": self._notes, "degraded": self._degraded})
+
+
+def not_finite(value: Any, path: str = "") -> str:
+    """Dotted path of the first number in a plain value that is not finite (JSON has no word for it); empty if none."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        if found := not_finite(item, f"{path}.{key}" if path else str(key)):
+            return found
+    return path if isinstance(value, float) and not math.isfinite(value) else ""
 
 
 def begun_identity(folder: Path) -> str:

@@ -141,10 +141,8 @@ def _files(spec: StageSpec, opened: Opened | None) -> tuple[str, ...]:
 
 
 def _settings(spec: StageSpec, inputs: Mapping[str, Opened]) -> tuple[SettingRow, ...]:
-    said = [SettingRow(path, _at(spec.settings, path), origin) for path, origin in spec.origins.items()]
-    derived = [SettingRow(path, value, origin) for path, (value, origin) in spec.stage.derived(inputs).items()]
-    over = {row.path for row in derived}
-    return (*(row for row in said if row.path not in over), *derived)
+    settings, origins = spec.with_derived(spec.stage.derived(inputs))
+    return tuple(SettingRow(path, _at(settings, path), origin) for path, origin in origins.items())
 
 
 def _top_settings(recipe: Recipe) -> tuple[SettingRow, ...]:

@@ -47,6 +47,19 @@ class StageSpec:
         """Complete settings, defaults filled in, as JSON types."""
         return dict(plain(self.stage.settings))
 
+    def with_derived(self, derived: Mapping[str, tuple[Any, str]]) -> tuple[dict[str, Any], dict[str, str]]:
+        """Settings and origins with what `Stage.derived` gives laid over; origins have one entry per leaf."""
+        settings, origins = self.settings, dict(self.origins)
+        for path, (value, origin) in derived.items():
+            origins = {p: o for p, o in origins.items() if p != path and not p.startswith(f"{path}.")}
+            *above, last = path.split(".")
+            inner = settings
+            for part in above:
+                inner = inner.setdefault(part, {})
+            inner[last] = plain(value)
+            origins.update(dict.fromkeys(_leaves(inner[last], path), origin))
+        return settings, origins
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -189,6 +202,12 @@ def _origins(values: Mapping[str, Any], origins: Mapping[KeyPath, str], at: KeyP
         else:
             rows[key] = origins.get(path) or next((o for p, o in origins.items() if p[: len(path)] == path), "default")
     return rows
+
+
+def _leaves(value: Any, path: str) -> list[str]:
+    if isinstance(value, dict) and value:
+        return [leaf for key, item in value.items() for leaf in _leaves(item, f"{path}.{key}")]
+    return [path]
 
 
 def _check_references(stages: Sequence[StageSpec], merged: Layer) -> None:

@@ -68,6 +68,9 @@ class Outputs(Protocol):
     def records(self, output: str) -> list[Any]:
         """All records of the finished shards of `output`, in index order."""
 
+    def shard_records(self, output: str, index: int) -> list[Any]:
+        """Records of one finished shard."""
+
     def file(self, name: str, role: str) -> Path:
         """A path to write a file to; it is published under `name` when the stage ends."""
 

@@ -6,20 +6,29 @@ seal that the ledger took when the manifest was written.
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rung.base.errors import DataError, GateFailed
-from rung.base.fingerprint import canonical, plain
+from rung.base.fingerprint import plain
 from rung.pipeline.ledger import seal_of
+from rung.pipeline.outputs import not_finite
 from rung.pipeline.stage import Stage, Verdict
 from rung.records.manifest import FILE_NAME, Manifest, Opened, open_manifest
 
-__all__ = ["CODE_BYPASS", "Checked", "check_output", "disagreements", "gate_bypass", "gate_failure", "recompute"]
+__all__ = [
+    "CODE_BYPASS",
+    "Checked",
+    "check_output",
+    "code_bypassed",
+    "disagreements",
+    "gate_bypass",
+    "gate_failure",
+    "recompute",
+]
 
 CODE_BYPASS = "code: "
 
@@ -31,6 +40,11 @@ class Checked:
     opened: Opened
     verdict: Verdict
     usable: bool
+
+
+def code_bypassed(bypasses: Sequence[str]) -> bool:
+    """Whether unknown or changed source was let past on purpose, here or upstream."""
+    return any(text.startswith(CODE_BYPASS) for text in bypasses)
 
 
 def gate_bypass(stage: str) -> str:
@@ -54,11 +68,9 @@ def recompute(stage: Stage, opened: Opened, name: str) -> tuple[dict[str, Any], 
     Raises:
         DataError: a figure is not a finite number, so that it could be neither written nor compared.
     """
-    figures = plain(stage.figures(opened))
-    try:
-        figures = json.loads(canonical(figures))
-    except ValueError as error:
-        raise DataError(f"figure '{_not_finite(figures)}' is not a finite number", place=name) from error
+    figures = dict(plain(stage.figures(opened)))
+    if bad := not_finite(figures):
+        raise DataError(f"figure '{bad}' is not a finite number", place=name)
     return figures, stage.gate(figures)
 
 
@@ -81,7 +93,7 @@ def check_output(folder: Path, name: str, stage: Stage, seal: Mapping[str, str])
         )
     _check_seal(manifest, name, seal, hint)
     forced = any(text.startswith(gate_bypass(name)) for text in manifest.bypasses)
-    if not manifest.code.known and not any(text.startswith(CODE_BYPASS) for text in manifest.bypasses):
+    if not manifest.code.known and not code_bypassed(manifest.bypasses):
         raise GateFailed("code: it was made by unknown or changed source", place=f"{name}/{FILE_NAME}", hint=hint)
     return Checked(opened, verdict, verdict.passed or forced)
 
@@ -112,12 +124,3 @@ def _check_seal(manifest: Manifest, name: str, seal: Mapping[str, str], hint: st
     for field in sorted(now.keys() | seal.keys()):
         if now.get(field) != seal.get(field):
             raise DataError(f"'{field}' was changed after the stage ended", place=place, hint=hint)
-
-
-def _not_finite(value: Any, path: str = "") -> str:
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, item in items:
-        found = _not_finite(item, f"{path}.{key}" if path else str(key))
-        if found:
-            return found
-    return path if isinstance(value, float) and not math.isfinite(value) else ""

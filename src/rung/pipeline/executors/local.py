@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from rung.base.errors import BudgetSpent, Interrupted, RungError, StorageError
+from rung.base.errors import BudgetSpent, GateFailed, Interrupted, RungError, StorageError
 from rung.base.events import Events
 from rung.pipeline.stage import Outputs
 
@@ -17,7 +17,7 @@ def for_each_shard(
     """Call `work(index)` for every shard of `output` that is not finished, and say which are skipped.
 
     One failing shard neither stops nor hides: the rest are done first, then the failures are raised together. A stop
-    request, a spent budget and a full disk end the loop at once, since the next shard would meet them too.
+    request, a spent budget, a full disk and a gate's early no end the loop at once: they are about all shards.
 
     Raises:
         RungError: at least one shard failed; of the failures' own class when they all have the same.
@@ -29,7 +29,7 @@ def for_each_shard(
         else:
             try:
                 work(index)
-            except (BudgetSpent, Interrupted, StorageError):
+            except (BudgetSpent, GateFailed, Interrupted, StorageError):
                 raise
             except Exception as error:  # noqa: BLE001 - kept, and raised below with its shard's number
                 failures[index] = error

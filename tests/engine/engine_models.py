@@ -9,6 +9,7 @@ import tokenizers
 import torch
 import transformers
 
+from rung.models.families.fallback import Fallback
 from rung.models.families.gemma3 import Gemma3
 from rung.models.families.llama import Llama
 from rung.models.layers.attend import CausalAttend
@@ -35,7 +36,7 @@ class Made:
 
     network: Network
     tokenizer: Tokenizer
-    name: str = "made"
+    source: str = "made"
     clean: bool = True
 
 
@@ -54,6 +55,11 @@ def llama() -> Made:
 
 def gemma() -> Made:
     return Made(stirred(Gemma3.build(Gemma3.SIZES["tiny"])), byte_tokenizer())
+
+
+def wrapped() -> Made:
+    """The tiny Llama behind the fallback family."""
+    return Made(Fallback(reference(llama().network)), byte_tokenizer())
 
 
 MODELS: dict[str, Any] = {"llama": llama, "gemma": gemma}

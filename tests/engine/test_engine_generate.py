@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from tests.engine.engine_models import END, MODELS, START, Made, full_logits, llama, reference
+from tests.engine.engine_models import END, MODELS, START, Made, full_logits, llama, reference, wrapped
 
 from rung.base.errors import DataError, ModelError, SettingsError
 from rung.base.events import Events
-from rung.engine.engine import Engine, EngineSettings
+from rung.engine.engine import Engine
+from rung.engine.settings import EngineSettings
 from rung.records.contracts import Completer, Completion, Message, Request, Sampling
 
 GREEDY = Sampling(max_new_tokens=12)
@@ -296,3 +297,14 @@ def test_progress_reaches_the_events() -> None:
     last = [e for e in sink.events if e["kind"] == "progress"][-1]
     assert (last["done"], last["total"]) == (5, 5)
     assert any(e["kind"] == "metric" and e["value"] > 0 for e in sink.events)
+
+
+def test_a_wrapped_model_gives_the_same_as_our_own() -> None:
+    work = [*requests(3), *requests(3, replace(WARM, repetition_penalty=1.2))]
+    own, fallback = Engine(llama()), Engine(wrapped())
+    for one, other in zip(own.complete(work), fallback.complete(work), strict=True):
+        assert (one.token_ids, one.text, one.finish_reason) == (other.token_ids, other.text, other.finish_reason)
+        assert one.raw_logprobs == pytest.approx(other.raw_logprobs, abs=1e-4)
+    scores = [engine.score(["ab", "c"], ["xyz", "A"]) for engine in (own, fallback)]
+    for ours, theirs in zip(*scores, strict=True):
+        assert ours.logprobs == pytest.approx(theirs.logprobs, abs=1e-4)

@@ -10,7 +10,8 @@ import torch
 from tests.engine.engine_models import MODELS, START, Made, byte_tokenizer, full_logits, llama
 
 from rung.base.errors import DataError
-from rung.engine.engine import Engine, EngineSettings
+from rung.engine.engine import Engine
+from rung.engine.settings import EngineSettings
 
 
 @pytest.fixture(params=sorted(MODELS))

@@ -8,43 +8,32 @@ from typing import Protocol
 
 from rung.base.errors import ModelError
 from rung.base.events import Events
-from rung.base.settings import Field, Settings
 from rung.engine.attend import Cache
 from rung.engine.batch import Batch, BatchOptions
 from rung.engine.forward import Forward
 from rung.engine.head import Head
 from rung.engine.invariance import Invariance, candidate_counts, probe
 from rung.engine.jobs import Job, make_jobs
+from rung.engine.one_by_one import OneByOne
+from rung.engine.sample import Sampler
 from rung.engine.score import make_pairs, score_pairs
+from rung.engine.settings import EngineSettings
+from rung.models.families.fallback import Fallback
 from rung.models.network import Network
 from rung.records.contracts import Capabilities, Completion, Request, Scored
 from rung.records.tokenizer import Tokenizer
 
-__all__ = ["Engine", "EngineSettings", "Loaded"]
+__all__ = ["Engine", "Loaded"]
 
 _PROGRESS_SECONDS = 0.5
 
 
-class EngineSettings(Settings):
-    """How much runs at once, and what is kept of it. Results do not depend on `num_slots`."""
-
-    num_slots: int = Field(64, ge=1, description="sequences decoded at once")
-    max_context: int = Field(0, ge=0, description="longest prompt plus new tokens; 0 is what the model allows")
-    prefill_chunk: int = Field(512, ge=1, description="prompt tokens computed at once")
-    head_chunk: int = Field(
-        2048, ge=64, description="vocabulary rows projected at once; a chunk of logits fits the cache"
-    )
-    score_tokens: int = Field(4096, ge=1, description="tokens that one forward of `score` takes, documents packed")
-    keep_logprobs: bool = Field(True, description="log-probabilities of drawn tokens, sampled and raw")
-    keep_entropies: bool = Field(True, description="entropies of the raw distribution at every drawn token")
-
-
 class Loaded(Protocol):
-    """What the engine needs of a loaded model. `clean` is the guard's verdict."""
+    """What the engine needs of a loaded model (`rung.models.load.Loaded` is one)."""
 
     @property
-    def name(self) -> str:
-        """What to call it."""
+    def source(self) -> str:
+        """Where it came from; the engine's name."""
 
     @property
     def network(self) -> Network:
@@ -108,17 +97,9 @@ class Engine:
         jobs = make_jobs(requests, self._tokenizer, self._max_context, self._loaded.network.shape.vocabulary)
         if not jobs:
             return []
-        counts = self._counts()
-        cache = self._room(next((c for c in counts if c >= len(jobs)), counts[-1]))
-        options = BatchOptions(
-            tuple(c for c in counts if c <= cache.num_slots),
-            self.settings.prefill_chunk,
-            self.settings.keep_logprobs,
-            self.settings.keep_entropies,
-        )
-        batch = Batch(self._forward, self._head, cache, self._tokenizer, options)
+        runner = self._runner(len(jobs))
         try:
-            return batch.run(jobs, self._reporter(jobs))
+            return runner.run(jobs, self._reporter(jobs))
         except ModelError:
             self._cache = None  # it may hold values that are not finite, which no mask can hide
             raise
@@ -139,7 +120,7 @@ class Engine:
     def capabilities(self) -> Capabilities:
         """What this engine can do."""
         return Capabilities(
-            name=self._loaded.name,
+            name=self._loaded.source,
             logprobs=self.settings.keep_logprobs,
             score=True,
             constraints=False,
@@ -152,6 +133,16 @@ class Engine:
     def release(self) -> None:
         """Give the cache's memory back; the next `complete` takes it again."""
         self._cache = None
+
+    def _runner(self, num_jobs: int) -> Batch | OneByOne:
+        sampler = Sampler(self._head, self.settings.keep_logprobs, self.settings.keep_entropies)
+        network = self._loaded.network
+        if isinstance(network, Fallback):
+            return OneByOne(self._forward, network, sampler, self._tokenizer)
+        counts = self._counts()
+        cache = self._room(next((c for c in counts if c >= num_jobs), counts[-1]))
+        options = BatchOptions(tuple(c for c in counts if c <= cache.num_slots), self.settings.prefill_chunk)
+        return Batch(self._forward, sampler, cache, self._tokenizer, options)
 
     def _counts(self) -> tuple[int, ...]:
         if self.invariance is None:

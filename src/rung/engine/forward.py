@@ -39,6 +39,11 @@ class Forward:
         hidden_BTD = self.network.hidden(
             torch.tensor(token_ids, device=self.device), torch.tensor(positions, device=self.device), attend
         )
+        return self.checked(hidden_BTD)
+
+    @staticmethod
+    def checked(hidden_BTD: Tensor) -> Tensor:
+        """The same tensor, found finite; raises ModelError as `hidden` does."""
         if not bool(torch.isfinite(hidden_BTD).all()):
             raise ModelError(
                 "the network's output is not finite", hint="check the weights, or load them in float32 or bfloat16"

@@ -22,7 +22,7 @@ class Job:
 
 
 def make_jobs(requests: Sequence[Request], tokenizer: Tokenizer, max_context: int, vocabulary: int) -> list[Job]:
-    """Check all requests; the first bad one stops everything.
+    """Check all requests; the first bad one stops everything. `max_context` 0 is unlimited.
 
     Raises:
         SettingsError: sampling settings out of range, or something this engine cannot do.
@@ -82,7 +82,7 @@ def _check_prompt(request: Request, prompt_ids: tuple[int, ...], max_context: in
         bad = next(i for i in prompt_ids if not 0 <= i < vocabulary)
         raise DataError(f"token id {bad} is outside the model's vocabulary of {vocabulary}", place=place)
     wanted = len(prompt_ids) + request.sampling.max_new_tokens
-    if wanted > max_context:
+    if max_context and wanted > max_context:
         raise DataError(
             f"the prompt has {len(prompt_ids)} tokens and {request.sampling.max_new_tokens} new ones are asked for: "
             f"{wanted} do not fit the limit of {max_context}",

@@ -42,7 +42,7 @@ class _Document:
 def make_pairs(
     prompts: Sequence[str], continuations: Sequence[str], tokenizer: Tokenizer, max_context: int
 ) -> list[Pair]:
-    """Tokenise and check.
+    """Tokenise and check; `max_context` 0 is unlimited.
 
     Raises:
         DataError: unequal numbers, a continuation with nothing before it, or a pair longer than `max_context`.
@@ -58,7 +58,7 @@ def make_pairs(
                 "the prompt is empty and this model has no start token: the first token has no context",
                 place=f"pair {index}",
             )
-        if length > max_context:
+        if max_context and length > max_context:
             raise DataError(
                 f"the prompt has {len(pair.prompt_ids)} tokens and its continuation {len(pair.continuation_ids)}: "
                 f"{length} do not fit the limit of {max_context}",

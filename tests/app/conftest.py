@@ -56,7 +56,9 @@ def write_output(
 
 def an_item(index: int) -> TestItem:
     kind = TYPES[index % len(TYPES)]
-    return TestItem(f"item{index:03d}", f"Question {index}: say it.", kind, f"{kind}-{index % 9}", {"contains": {}}, "x")
+    return TestItem(
+        f"item{index:03d}", f"Question {index}: say it.", kind, f"{kind}-{index % 9}", {"contains": {}}, "x"
+    )
 
 
 def an_answer(item: TestItem, condition: str, passed: bool, text: str) -> Answer:
@@ -95,6 +97,22 @@ def an_sft_record(index: int, raw: str = "", response: str = "") -> SftRecord:
     )  # fmt: skip
 
 
+def a_calibration(critic: str, area: float) -> dict[str, Any]:
+    auc = {"value": area, "low": area - 0.1, "high": min(1.0, area + 0.1)}
+    counts = {"num_accepted": 3, "num_judged": 34, "low": 0.03, "high": 0.23}
+    rows = [
+        {"threshold": t / 10, "precision": 0.5 + t / 20, "recall": 1 - t / 10, "num_good": 30, "num_bad": 5}
+        for t in range(9)
+    ]
+    return {
+        "critic": critic, "record": {"critic": critic}, "target": "pair", "settings": {}, "seed": 0, "num_pairs": 34,
+        "num_bad": 204, "num_abstained_good": 0, "num_abstained_bad": 0, "overall": auc,
+        "kinds": {k: {"auc": auc, "accepted": counts, "mandated": k != "truncated"} for k in ("echo", "truncated")},
+        "by_margin": rows, "threshold": 0.2, "cross_fit": {"precision": None, "good": counts, "bad": counts},
+        "position": None, "verdict": {"may_gate": area > 0.6, "reasons": [f"AUC {area} against 0.6"]},
+    }  # fmt: skip
+
+
 def write_run(runs: Path, run: str = "demo", tuned_rate: float = 0.7) -> Path:
     """Probe, bootstrap, sft and evaluate, linked by fingerprints."""
     items = [an_item(i) for i in range(90)]
@@ -106,12 +124,10 @@ def write_run(runs: Path, run: str = "demo", tuned_rate: float = 0.7) -> Path:
             "framed": ("answer", answers("framed", 0.2)),
         },
         spend={"seconds": 31.0, "tokens": 9000}, estimate={"seconds": 40.0},
-        model={"source": "package:tiny", "guard": {"clean": True, "sentinels": [
-            {"name": "translate", "prompt": "Translate 'dog' to French:", "text": f"The dog {HOSTILE}", "followed": False}
+        model={"source": "tiny:llama", "report": {"model_name": "tiny:llama", "verdict": "clean", "sentinel_results": [
+            {"name": "translate", "prompt": "Translate 'dog':", "text": f"A {HOSTILE}", "passed": True, "reason": "r"}
         ]}},
     )  # fmt: skip
-    auc = {"value": 0.98, "low": 0.95, "high": 0.99, "num_good": 34, "num_bad": 204}
-    chance = {"value": 0.53, "low": 0.42, "high": 0.64, "num_good": 34, "num_bad": 204}
     kept = [an_sft_record(i) for i in range(20)]
     kept[3] = an_sft_record(3, raw="Paris is the capital.\nInstruction: now", response="Paris is the capital.")
     runaway = Drop("d1", "Fine so far.\nQ: next question", "runaway", "new prompt pattern", (12, 15))
@@ -123,10 +139,7 @@ def write_run(runs: Path, run: str = "demo", tuned_rate: float = 0.7) -> Path:
             "flags": ("drop", [Drop("record003", "Paris is the capital.", "brevity", "short answer", (0, 5))]),
         },
         parents={"gap": probe.fingerprint}, started="2026-01-01T00:02:00Z",
-        calibration={"critic": "information_gain", "critics": {
-            "choice": {"auc": {"all": chance, "by_kind": {"echo": chance}}},
-            "information_gain": {"auc": {"all": auc, "by_kind": {"truncated": auc, "echo": chance}}},
-        }},
+        calibration={"0": a_calibration("choice", 0.53), "1": a_calibration("information_gain", 0.98)},
         gate={"passed": True, "reasons": [], "rules": [
             {"name": "runaway_rate", "value": 0.0, "limit": 0.05, "passed": True, "lower_is_better": True},
             {"name": "pair_acceptance", "value": 0.77, "limit": 0.5, "passed": True, "lower_is_better": False},

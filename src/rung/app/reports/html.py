@@ -6,7 +6,7 @@ ever let through; it is escaped as well.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -16,8 +16,8 @@ from markupsafe import Markup
 from rung.app.progress import duration
 from rung.app.reports import svg
 from rung.app.reports.results import Condition, Pair, Results
-from rung.app.reports.shapes import Held, Measured
-from rung.app.reports.story import Calibration, Story
+from rung.app.reports.shapes import Held
+from rung.app.reports.story import Story
 
 __all__ = ["headline", "percent", "render"]
 
@@ -42,8 +42,7 @@ def render(story: Story) -> str:
         drop_plot=_drop_plot,
         chart=_chart,
         margins=_margins,
-        best_critic=_best_critic,
-        label_of=_label_of,
+        trade=_trade,
     )
     template = environment.get_template("page.html.j2")
     return template.render(
@@ -102,7 +101,7 @@ def _contents(story: Story) -> list[tuple[str, str]]:
         "gap": story.gap,
         "results": story.results,
         "samples": story.samples,
-        "critics": story.calibrations,
+        "critics": story.critics,
         "data": story.data,
         "training": story.trainings,
         "cost": story.costs,
@@ -132,8 +131,12 @@ def _rate_plot(passed: Any, mark: int) -> Markup:
     return Markup(svg.whisker(svg.Band(passed.rate, passed.interval.low, passed.interval.high), mark=min(mark, 3)))
 
 
-def _auc_plot(row: Measured) -> Markup:
-    return Markup(svg.whisker(row.band, 0.0, 1.0, limit=0.5))
+def _auc_plot(band: svg.Band) -> Markup:
+    return Markup(svg.whisker(band, 0.0, 1.0, limit=0.5))
+
+
+def _trade(lines: Sequence[svg.Curve]) -> Markup:
+    return Markup(svg.curves(lines, "margin asked for, nats", "share", y_from_zero=True))
 
 
 def _held_plot(row: Held) -> Markup:
@@ -156,19 +159,3 @@ def _chart(quantity: str, lines: Sequence[svg.Curve]) -> Markup:
 
 def _margins(values: Sequence[float], limit: float | None) -> Markup:
     return Markup(svg.histogram(values, "deciding margin, nats", limit))
-
-
-def _label_of(row: Measured) -> Mapping[str, str]:
-    """A measurement's path as (critic, what): `critics.choice.by_kind.echo` is choice, echo."""
-    noise = {"critics", "table", "auc", "areas", "by_kind", "kinds", "corruptions", "discrimination", "by_corruption"}
-    path = [part for part in row.path if part not in noise]
-    return {"critic": path[0] if path else "critic", "what": " · ".join(path[1:]).replace("_", " ") or "all kinds"}
-
-
-def _best_critic(calibration: Calibration) -> tuple[str, Measured] | None:
-    """The overall row with the highest area, for the sentence above the table."""
-    overall = [row for row in calibration.rows if _label_of(row)["what"] == "all kinds"]
-    if not overall:
-        return None
-    best = max(overall, key=lambda row: row.band.value)
-    return _label_of(best)["critic"].replace("_", " "), best

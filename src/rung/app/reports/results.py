@@ -215,7 +215,7 @@ def _sample(
     return Sample(
         item_id=item_id,
         type=given[0].type,
-        instruction=item.instruction if item else given[0].prompt,
+        instruction=item.instruction if item else given[0].prompt.strip(),
         outcome=outcome,
         replies=tuple(map(_reply, given)),
     )

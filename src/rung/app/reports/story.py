@@ -13,30 +13,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rung.app.reports.critics import CriticCard, critic_cards
 from rung.app.reports.quality import quality_rows
 from rung.app.reports.results import Results, Sample, measure, samples
-from rung.app.reports.shapes import Held, Measured, held, measured, series
+from rung.app.reports.shapes import Held, held, series
 from rung.app.reports.svg import Curve
 from rung.app.runs import Output
 from rung.base.errors import DataError
+from rung.base.lookup import part
 from rung.evaluate.statistics import Proportion
 from rung.records.manifest import Manifest
 from rung.records.types import Answer, SftRecord, TestItem
 
-__all__ = ["Calibration", "Cost", "DataCard", "Diff", "Guard", "Story", "Training", "tell"]
+__all__ = ["Cost", "DataCard", "Diff", "Guard", "Story", "Training", "tell"]
 
 _NUM_SAMPLES = 32
 _NUM_DIFFS = 8
 _PIECES = re.compile(r"\s+|\w+|[^\w\s]")
-
-
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """What one stage measured about its critics: intervals by critic and corruption, plain facts beside them."""
-
-    stage: str
-    rows: tuple[Measured, ...]
-    facts: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +87,9 @@ class Guard:
     """What the clean loader found about a model, with the sentinels' texts."""
 
     model: str
-    clean: bool | None
+    verdict: str
     facts: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
     sentinels: tuple[Mapping[str, Any], ...]
 
 
@@ -109,7 +103,7 @@ class Story:
     results: Results | None
     release: Mapping[str, Any]
     samples: tuple[Sample, ...]
-    calibrations: tuple[Calibration, ...]
+    critics: tuple[CriticCard, ...]
     data: tuple[DataCard, ...]
     trainings: tuple[Training, ...]
     costs: tuple[Cost, ...]
@@ -135,7 +129,7 @@ def tell(run: str, outputs: Sequence[Output]) -> Story:
     """
     if not outputs:
         raise DataError(f"run '{run}' has no finished stage", hint="rung run RECIPE")
-    items = {item.id: item for item in _records(outputs, "test_item", TestItem)}
+    items = {item.id: item for item in [*_suite_items(outputs), *_records(outputs, "test_item", TestItem)]}
     answers = _answers(outputs)
     base = [answer for answer in answers if not answer.condition.startswith("tuned")]
     tuned = len(base) < len(answers)
@@ -147,7 +141,7 @@ def tell(run: str, outputs: Sequence[Output]) -> Story:
         results=measure(answers, items) if tuned else None,
         release=_release(manifests),
         samples=samples(answers, items, _NUM_SAMPLES),
-        calibrations=tuple(found for m in manifests if (found := _calibration(m)) is not None),
+        critics=critic_cards(manifests),
         data=tuple(card for o in outputs if (card := _data(o)) is not None),
         trainings=tuple(t for o in outputs if (t := _training(o)) is not None),
         costs=tuple(_cost(m) for m in manifests),
@@ -162,6 +156,20 @@ def _records(outputs: Iterable[Output], record_type: str, kind: type) -> Iterabl
         for name, infos in output.manifest.shards.items():
             if any(info.record_type == record_type for info in infos):
                 yield from (r for r in output.opened.records(name) if isinstance(r, kind))
+
+
+def _suite_items(outputs: Sequence[Output]) -> list[TestItem]:
+    """Items of the suites that stages name, where the suite is still the very one that was asked (its version)."""
+    found: list[TestItem] = []
+    for output in outputs:
+        spec, version = output.manifest.settings.get("suite"), output.manifest.figures.get("suite_version")
+        if not spec or not version:
+            continue
+        kind, settings = part("evaluate.suites", spec, f"{output.manifest.name}.suite")
+        suite = kind(settings)
+        if suite.version == version:
+            found += suite.items()
+    return found
 
 
 def _answers(outputs: Sequence[Output]) -> list[Answer]:
@@ -183,13 +191,6 @@ def _answers(outputs: Sequence[Output]) -> list[Answer]:
 def _release(manifests: Sequence[Manifest]) -> Mapping[str, Any]:
     evaluations = [m for m in manifests if m.stage == "evaluate" and m.gate]
     return evaluations[-1].gate if evaluations else {}
-
-
-def _calibration(manifest: Manifest) -> Calibration | None:
-    if not manifest.calibration:
-        return None
-    facts = [(k, str(v)) for k, v in manifest.calibration.items() if isinstance(v, (str, bool, int, float))]
-    return Calibration(manifest.name, tuple(measured(manifest.calibration)), tuple(facts))
 
 
 def _data(output: Output) -> DataCard | None:
@@ -298,21 +299,15 @@ def _guards(manifests: Sequence[Manifest]) -> tuple[Guard, ...]:
     """One per model: the first report of each, since the same report travels in every manifest."""
     found: dict[str, Guard] = {}
     for manifest in manifests:
-        report = manifest.model
-        if not report:
+        report = manifest.model.get("report", manifest.model)
+        if not isinstance(report, Mapping) or not report:
             continue
-        name = str(report.get("source") or report.get("name") or report.get("model") or "model")
-        inner = report.get("guard")
-        guard: Mapping[str, Any] = inner if isinstance(inner, Mapping) else report
-        clean = guard.get("clean", guard.get("passed"))
-        sentinels: Any = guard.get("sentinels") or guard.get("behaviour") or ()
-        if isinstance(sentinels, Mapping):
-            sentinels = [
-                {"name": k, **v} if isinstance(v, Mapping) else {"name": k, "result": v} for k, v in sentinels.items()
-            ]
-        facts = [(k, _plain_value(v)) for k, v in {**report, **guard}.items() if isinstance(v, (str, bool, int, float))]
-        shown = tuple(s for s in sentinels if isinstance(s, Mapping))
-        found.setdefault(name, Guard(name, clean if isinstance(clean, bool) else None, tuple(facts), shown))
+        name = str(report.get("model_name") or manifest.model.get("source") or "model")
+        facts = [(k, _plain_value(v)) for k, v in report.items() if isinstance(v, (str, bool, int, float)) and v != ""]
+        sentinels = [s for s in report.get("sentinel_results", ()) if isinstance(s, Mapping)]
+        notes = [*report.get("reasons", ()), *(f"override: {what}" for what in report.get("overrides", ()))]
+        guard = Guard(name, str(report.get("verdict", "")), tuple(facts), tuple(map(str, notes)), tuple(sentinels))
+        found.setdefault(name, guard)
     return tuple(found.values())
 
 

@@ -1,0 +1,95 @@
+"""Loads models for stages, one at a time. Imported by name when a command runs models, because it brings torch."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rung.base.errors import SettingsError
+from rung.base.lookup import known, lookup
+from rung.models.cache import Cache
+from rung.models.load import Loaded, load
+from rung.train.adapters import attach_adapter
+
+__all__ = ["ModelsKeeper"]
+
+
+class ModelsKeeper:
+    """Keeps the promise `rung.pipeline.stage.Models`.
+
+    Asking for what is loaded already gives it again, unless somebody has changed its weights or put an adapter on it
+    since; asking for anything else frees the last one first, so two models are never in memory together.
+
+    Args:
+        load_model: source -> model; replaced in tests.
+        attach: puts the adapter of a folder on a network.
+    """
+
+    def __init__(
+        self,
+        load_model: Callable[[str], Loaded] = load,
+        attach: Callable[[Any, Path], None] = attach_adapter,
+    ) -> None:
+        self._load, self._attach = load_model, attach
+        self._wanted: tuple[str, Path | None] | None = None
+        self._loaded: Loaded | None = None
+        self._as_loaded: tuple[tuple[str, int, int], ...] = ()
+        self.num_loads = 0
+
+    def load(self, source: str, adapter: Path | None = None) -> Loaded:
+        """The model of `source`, with the adapter that lies in `adapter` (a folder, or a file in it).
+
+        Raises:
+            SettingsError: no source was named.
+            ModelError: not found, broken, or the adapter does not fit.
+            GuardFailed: not a clean base model.
+        """
+        if not source:
+            raise SettingsError("the recipe names no model", place="model", hint="model: package:NAME, or hf:ORG/NAME")
+        folder = adapter.parent if adapter is not None and adapter.is_file() else adapter
+        if self._loaded is not None and self._wanted == (source, folder) and _state(self._loaded) == self._as_loaded:
+            return self._loaded
+        self.release()
+        loaded = self._load(source)
+        self.num_loads += 1
+        if folder is not None:
+            self._attach(loaded.network, folder)
+        self._wanted, self._loaded, self._as_loaded = (source, folder), loaded, _state(loaded)
+        return loaded
+
+    def release(self) -> None:
+        """Free what is loaded."""
+        self._wanted, self._loaded, self._as_loaded = None, None, ()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    @staticmethod
+    def identify(source: str) -> str:
+        """What the weights of `source` are, wherever they lie; nothing is loaded, and no source is no identity.
+
+        Raises:
+            SettingsError: an unknown kind of source.
+            ModelError: the model cannot be found.
+        """
+        if not source:
+            return ""
+        kind, colon, rest = source.partition(":")
+        if not colon:
+            kinds = ", ".join(known("models.sources"))
+            raise SettingsError(
+                f"'{source}' does not say what kind of source it is",
+                place="model",
+                hint=f"KIND:{source}, one of {kinds}",
+            )
+        part = lookup("models.sources", kind, "model")
+        return str(part(part.parse(rest), cache=Cache(None)).find().content_id)
+
+
+def _state(loaded: Loaded) -> tuple[tuple[str, int, int], ...]:
+    """Changes with every write to a weight and with every module put in: torch counts writes in `_version`."""
+    return tuple((name, id(weight), weight._version) for name, weight in loaded.network.named_parameters())

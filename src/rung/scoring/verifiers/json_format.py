@@ -75,4 +75,4 @@ class JsonFormat(Verifier[JsonFormatSettings]):
 def _same(found: Any, wanted: Any) -> bool:
     if isinstance(found, str) and isinstance(wanted, str):
         return found.strip().casefold() == wanted.strip().casefold()
-    return type(found) is type(wanted) and bool(found == wanted)
+    return isinstance(found, bool) == isinstance(wanted, bool) and bool(found == wanted)

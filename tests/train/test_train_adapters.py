@@ -16,7 +16,8 @@ from rung.base.errors import MissingDependency, ModelError
 from rung.models.families.llama import Llama
 from rung.models.layers.attend import CausalAttend
 from rung.train import adapters
-from rung.train.adapters import AdapterSettings, attach_adapter, base_hash, merge, prepare, save_adapter, switch_off
+from rung.train.adapters import attach_adapter, base_hash, merge, prepare, save_adapter, switch_off
+from rung.train.settings import AdapterSettings
 
 IDS = torch.arange(24).reshape(2, 12)
 
@@ -133,9 +134,14 @@ def test_merged_equals_adapted_and_the_network_is_plain_again(tmp_path) -> None:
 def test_switched_off_is_the_base_and_comes_back_after_an_error() -> None:
     network = trained()
     adapted = logits(network).detach()
-    with pytest.raises(ZeroDivisionError), switch_off(network):
-        assert torch.equal(logits(network), logits(tiny()))
-        raise ZeroDivisionError
+
+    def fail_inside() -> None:
+        with switch_off(network):
+            assert torch.equal(logits(network), logits(tiny()))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_inside()
     assert torch.equal(logits(network), adapted)
     with switch_off(plain := tiny()):
         assert torch.equal(logits(plain), logits(tiny()))

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from rung.base.events import Events
-from rung.base.settings import Settings
 from rung.records.manifest import Opened
 
 if TYPE_CHECKING:
@@ -105,10 +104,10 @@ class Stage(ABC):
     module) refuses every recipe that still names the kind.
     """
 
-    Settings: ClassVar[type[Settings]]
+    Settings: type[Any]
     version: ClassVar[int] = 1
     uses_model: ClassVar[bool] = True
-    outputs: ClassVar[Mapping[str, str]] = {}
+    outputs: Mapping[str, str] = {}
 
     def __init__(self, settings: Any) -> None:
         self.settings = settings

@@ -79,6 +79,10 @@ class Opened:
         for info in self.manifest.shards[output]:
             yield from read_shard(self._folder, info)
 
+    def shard(self, output: str, number: int) -> Iterator[Any]:
+        """The records of one shard, by its place in the manifest."""
+        yield from read_shard(self._folder, self.manifest.shards[output][number])
+
     def count(self, output: str) -> int:
         """Number of records of one output."""
         return sum(info.count for info in self.manifest.shards.get(output, []))

@@ -27,12 +27,11 @@ from torch.nn import functional
 
 from rung.base.errors import MissingDependency, ModelError
 from rung.base.files import write_bytes, write_json
-from rung.base.settings import Field, Settings
 from rung.models.network import Network
+from rung.train.settings import AdapterSettings
 
 __all__ = [
     "AdapterReport",
-    "AdapterSettings",
     "attach_adapter",
     "base_hash",
     "merge",
@@ -42,20 +41,8 @@ __all__ = [
     "trainable",
 ]
 
-ALL_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 _NAME, _PREFIX = "default", "base_model.model."
 _WEIGHTS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
-
-
-class AdapterSettings(Settings):
-    """Which weights are trained."""
-
-    kind: Literal["lora", "none"] = Field("lora", description="lora, or none: every weight is trained")
-    rank: int = Field(16, ge=1, le=1024, description="inner width of the adapter")
-    alpha: float = Field(32.0, gt=0, description="the adapter's output is scaled by alpha / rank")
-    dropout: float = Field(0.0, ge=0, lt=1, description="on the adapter's input; 0 takes the fused path")
-    targets: tuple[str, ...] = Field(ALL_PROJECTIONS, min_length=1, description="names of the projections that get one")
-    quantise: Literal["no", "if_usable", "required"] = Field("no", description="hold the frozen base in 4 bits (NF4)")
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
 
-import pydantic
 import torch
 
 from rung.base.errors import ModelError
@@ -15,7 +13,6 @@ from rung.base.events import Events
 from rung.base.fingerprint import content_hash
 from rung.base.lookup import part
 from rung.base.seeds import derive
-from rung.base.settings import Field, Settings
 from rung.models.network import Network
 from rung.records.packing import (
     DataReport,
@@ -30,44 +27,10 @@ from rung.records.tokenizer import Tokenizer
 from rung.train.adapters import trainable
 from rung.train.checkpoint import TrainState, load_best, load_checkpoint, save_best, save_checkpoint
 from rung.train.schedules import learning_rate_factor
+from rung.train.settings import SftSettings
 from rung.train.step import StepReport, evaluate, train_step
 
-__all__ = ["SftSettings", "TrainResult", "train"]
-
-Part = str | dict[str, Any]
-
-
-class SftSettings(Settings):
-    """How long, how fast and how carefully."""
-
-    epochs: int = Field(2, ge=1, le=1000, description="times that every training example is shown")
-    learning_rate: float = Field(2e-4, gt=0, le=1, description="peak of the schedule")
-    schedule: Literal["constant", "linear", "cosine"] = Field("cosine", description="shape after the warm-up")
-    warmup_fraction: float = Field(0.03, ge=0, lt=1, description="share of the steps that the rate rises")
-    clip: float = Field(1.0, ge=0, description="largest global norm of a gradient; 0 never clips")
-    sequences_per_step: int = Field(16, ge=1, description="examples of one update")
-    tokens_per_micro_batch: int = Field(
-        2048, ge=8, description="longest packed row; memory grows with it, results do not"
-    )
-    max_tokens: int = Field(1024, ge=8, description="an example's end is cut (and counted) beyond this")
-    eval_fraction: float = Field(0.05, ge=0, le=0.5, description="share of the examples held out; 0 switches it off")
-    eval_interval: int = Field(20, ge=1, description="steps between losses on held-out examples")
-    patience: int = Field(
-        0, ge=0, description="evaluations without a better held-out loss until it stops and restores the best; 0: off"
-    )
-    checkpoint_interval: int = Field(50, ge=0, description="steps between checkpoints; 0: only when interrupted")
-    seed: int = Field(0, ge=0, description="of the data order, the held-out choice and dropout")
-    precision: Literal["float32", "bfloat16"] = Field("float32", description="of the forward pass; weights keep theirs")
-    optimizer: Part = Field("adamw", description="a part of train/optim")
-    objective: Part = Field("cross_entropy", description="a part of train/objectives")
-
-    @pydantic.model_validator(mode="after")
-    def _consistent(self) -> SftSettings:
-        part("train.optim", self.optimizer, "optimizer")
-        part("train.objectives", self.objective, "objective")
-        if self.patience and not self.eval_fraction:
-            raise ValueError("patience needs held-out examples: set eval_fraction above 0")
-        return self
+__all__ = ["TrainResult", "train"]
 
 
 @dataclass(frozen=True, slots=True)

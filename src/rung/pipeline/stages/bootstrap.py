@@ -1,0 +1,187 @@
+"""Training data that the base model writes and judges itself: instructions, responses, cleaning, critic, QC.
+
+`count` means kept records. A pilot and a large run are this one stage: the large run names its pilot in
+`settings_from`, takes every setting from that manifest and cannot start unless the pilot's QC recomputes and passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rung.base.errors import GateFailed
+from rung.base.fingerprint import plain
+from rung.base.lookup import part
+from rung.base.seeds import derive
+from rung.base.settings import Field, Settings, validate
+from rung.datagen.merge import shard_sizes
+from rung.datagen.pool import load_pool
+from rung.datagen.progress import ProgressiveQc, ProgressiveQcSettings
+from rung.datagen.qc import Thresholds
+from rung.engine.settings import EngineSettings
+from rung.pipeline.executors.local import for_each_shard
+from rung.pipeline.stage import Context, Outputs, Stage, Verdict
+from rung.pipeline.stages._critic import chosen_critic
+from rung.pipeline.stages._model import open_engine
+from rung.pipeline.stages._provenance import record_metadata
+from rung.pipeline.stages._qc import NOT_JUDGED, data_figures, data_verdict
+from rung.pipeline.stages._shard import Made, Parts, make_shard
+from rung.records.manifest import Opened
+
+__all__ = ["Bootstrap"]
+
+_OWN = ("count", "shards", "settings_from", "calibration", "max_rounds")
+
+
+class BootstrapSettings(Settings):
+    """What is made, how much of it, and which parts make it."""
+
+    count: int = Field(120, ge=1, description="records to keep, over all shards")
+    shards: int = Field(1, ge=1, description="pieces, each with its own seed and target")
+    settings_from: str = Field("", description="a finished pilot whose settings are taken in place of this stage's")
+    calibration: str = Field("calibrate", description="the stage that measured the critics")
+    max_rounds: int = Field(12, ge=1, description="rounds of a shard before a shortfall is stated")
+    suite: str | dict[str, Any] = Field("instruction_following", description="held-out set that data keep clear of")
+    pool: str = Field("few_shot_pool", description="few-shot examples: a shipped pool, or a YAML file by path")
+    instructions: str | dict[str, Any] = Field("diverse_instructions", description="a part of datagen/generators")
+    responses: str | dict[str, Any] = Field("responses", description="a part of datagen/generators")
+    instruction_filters: tuple[str | dict[str, Any], ...] = Field(
+        ("instruction_sanity", "garbage", "near_duplicates", "held_out"), description="parts of datagen/filters"
+    )
+    response_filters: tuple[str | dict[str, Any], ...] = Field(
+        ("cleaning", "runaway", "garbage", "repetition", "echo", "incomplete", "scope", "held_out"),
+        description="parts of datagen/filters, in order",
+    )
+    advisory: tuple[str, ...] = Field((), description="filters that flag what they find and drop nothing")
+    critic_threshold: float | None = Field(None, ge=0, description="replaces the calibrated threshold")
+    force_critic: str = Field("", description="a critic that gates whatever its calibration; recorded as a bypass")
+    progress: ProgressiveQcSettings = Field(ProgressiveQcSettings(), description="running QC and early abort")
+    thresholds: Thresholds = Field(Thresholds(), description="what the finished data must meet")
+    engine: EngineSettings = Field(EngineSettings(keep_entropies=False), description="slots and cache of the engine")
+
+
+class Bootstrap(Stage):
+    """Instructions, candidates, training records and drops, shard by shard."""
+
+    Settings = BootstrapSettings
+    version = 1
+    outputs: Mapping[str, str] = {"instruction": "instruction", "candidate": "candidate", "sft": "sft", "drop": "drop"}
+
+    def inputs(self) -> dict[str, str]:
+        """The calibration, and the pilot when there is one."""
+        pilot = {"pilot": self.settings.settings_from} if self.settings.settings_from else {}
+        return {"calibration": self.settings.calibration, **pilot}
+
+    def derived(self, inputs: Mapping[str, Opened]) -> dict[str, tuple[Any, str]]:
+        """Everything but the amount, from the pilot's manifest."""
+        pilot = inputs.get("pilot")
+        if pilot is None:
+            return {}
+        origin = f"from {pilot.manifest.name}"
+        return {key: (value, origin) for key, value in pilot.manifest.settings.items() if key not in _OWN}
+
+    def run(self, context: Context, inputs: Mapping[str, Opened], outputs: Outputs) -> None:
+        """Make every shard that is not finished; running QC looks at all of them in order."""
+        settings = self._resolved(inputs)
+        sizes = shard_sizes(settings.count, settings.shards)
+        engine = open_engine(context, outputs, settings.engine)
+        critic = chosen_critic(settings, inputs["calibration"], engine, outputs)
+        progress = ProgressiveQc(settings.progress, settings.thresholds, {"min_instruction_acceptance": NOT_JUDGED})
+        seeds = {f"shard_{index}": derive(context.seed, "shard", index) for index in range(settings.shards)}
+        outputs.note("seeds", seeds)
+        for index in outputs.finished("sft"):
+            _look(progress, _shard_of(outputs, index), context, settings)
+
+        def work(index: int) -> None:
+            parts = _parts(settings, engine, critic, context)
+            seed = seeds[f"shard_{index}"]
+            made = make_shard(parts, sizes[index], seed, settings.max_rounds, lambda so_far: context.budget.poll())
+            _save(outputs, index, made, {**parts.metadata, "shard": index, "shard_seed": seed})
+            context.budget.spend(tokens=made.num_tokens)
+            _look(progress, made, context, settings)
+
+        for_each_shard(outputs, "sft", range(settings.shards), work, context.events)
+
+    def figures(self, output: Opened) -> dict[str, Any]:
+        """QC recomputed from all stored records, the verdict, and how many records are missing."""
+        return data_figures(
+            output, Thresholds.model_validate(output.manifest.settings["thresholds"]), self.settings.count
+        )
+
+    def gate(self, figures: Mapping[str, Any]) -> Verdict:
+        """The QC verdict, and no shortfall."""
+        return data_verdict(figures)
+
+    def _resolved(self, inputs: Mapping[str, Opened]) -> BootstrapSettings:
+        """These settings, or the pilot's with this stage's amount."""
+        taken = {key: value for key, (value, _) in self.derived(inputs).items()}
+        own = {key: value for key, value in plain(self.settings).items() if key in _OWN}
+        return validate(BootstrapSettings, {**taken, **own}, "bootstrap") if taken else self.settings
+
+
+def _parts(settings: BootstrapSettings, engine: Any, critic: Any, context: Context) -> Parts:
+    pool = load_pool(settings.pool)
+    suite_class, suite_settings = part("evaluate.suites", settings.suite, f"{context.name}.suite")
+    held_out = [item.instruction for item in suite_class(suite_settings).items()]
+    made: dict[str, Any] = {}
+    for name in ("instructions", "responses"):
+        kind, own = part("datagen.generators", getattr(settings, name), f"{context.name}.{name}")
+        made[name] = kind(own, completer=engine, pool=pool)
+    return Parts(
+        completer=engine,
+        instructions=made["instructions"],
+        responses=made["responses"],
+        instruction_filters=_filters(settings.instruction_filters, held_out, f"{context.name}.instruction_filters"),
+        response_filters=_filters(settings.response_filters, held_out, f"{context.name}.response_filters"),
+        critic=critic,
+        instruction_critic=None,
+        advisory=frozenset(settings.advisory),
+        metadata=record_metadata(context, context.models.load(context.model_source), settings),
+    )
+
+
+def _filters(specs: tuple[str | dict[str, Any], ...], held_out: list[str], place: str) -> list[tuple[str, Any]]:
+    """Fresh filters by name; the one that keeps clear of held-out texts is given them."""
+    found = []
+    for spec in specs:
+        kind, settings = part("datagen.filters", spec, place)
+        name = spec if isinstance(spec, str) else str(spec["kind"])
+        found.append((name, kind(settings, held_out=held_out) if name == "held_out" else kind(settings)))
+    return found
+
+
+def _save(outputs: Outputs, index: int, made: Made, metadata: Mapping[str, Any]) -> None:
+    """Write a shard's four outputs, the one that counts as finished last."""
+    written: dict[str, list[Any]] = {
+        "instruction": made.instructions,
+        "candidate": made.candidates,
+        "drop": made.dropped,
+        "sft": made.records(metadata),
+    }
+    for output, records in written.items():
+        outputs.shard(output, index, records)
+
+
+def _shard_of(outputs: Outputs, index: int) -> Made:
+    """A finished shard as it was made."""
+    made = Made()
+    made.instructions = outputs.shard_records("instruction", index)
+    made.candidates = outputs.shard_records("candidate", index)
+    return made
+
+
+def _look(progress: ProgressiveQc, made: Made, context: Context, settings: BootstrapSettings) -> None:
+    """Running QC figures into the log; with evidence of failure and `abort`, the end."""
+    for checkpoint in progress.add(made.instructions, made.candidates):
+        found = checkpoint.figures
+        context.events.log(
+            f"running QC after {checkpoint.num_generated}: kept {found.counts['kept']}, "
+            f"accepted {found.pair_acceptance.rate.value or 0:.0%}, limit hits {found.limit.value or 0:.1%}",
+            qc=plain(found),
+        )
+        if checkpoint.abort and settings.progress.abort:
+            raise GateFailed(
+                f"running QC after {checkpoint.num_generated} responses: {'; '.join(checkpoint.abort)}",
+                place=context.name,
+                hint="look at the flags: rung inspect; the limits are in thresholds",
+            )

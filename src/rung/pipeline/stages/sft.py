@@ -1,0 +1,112 @@
+"""Supervised fine-tuning on gated data: loss on the response alone, adapters by default, resumable at every step.
+
+Nothing is trained before every record's provenance was read (`training_gate`); what was trained, on what and how it
+went is in the manifest, which exists only when the whole thing ended well.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rung.base.fingerprint import plain
+from rung.base.seeds import derive
+from rung.base.settings import Field, Settings
+from rung.pipeline.stage import Context, Estimate, Outputs, Stage, Verdict
+from rung.pipeline.stages._model import model_facts, room
+from rung.pipeline.training_gate import check_provenance
+from rung.records.chat.frame import Frame
+from rung.records.manifest import Opened
+from rung.records.packing import Example
+from rung.train.settings import AdapterSettings, SftSettings
+
+__all__ = ["Sft"]
+
+
+class SftStageSettings(Settings):
+    """What is trained on, which weights, and how."""
+
+    data: str = Field(description="the data stage")
+    adapter: AdapterSettings = Field(AdapterSettings(), description="which weights are trained")
+    training: SftSettings = Field(SftSettings(), description="how long, how fast, how carefully")
+
+
+class Sft(Stage):
+    """An adapter (or weights) trained on the data's `sft` output."""
+
+    Settings = SftStageSettings
+    version = 1
+    outputs: Mapping[str, str] = {}
+
+    def inputs(self) -> dict[str, str]:
+        """The data."""
+        return {"data": self.settings.data}
+
+    def estimate(self, inputs: Mapping[str, Opened]) -> Estimate:
+        """Tokens from the finished data; no seconds before this machine was measured."""
+        data = inputs.get("data")
+        if data is None:
+            return Estimate(basis="the data is not made yet")
+        tokens = sum(record.num_response_tokens for record in data.records("sft")) * self.settings.training.epochs
+        return Estimate(tokens=tokens, basis="response tokens of the data times epochs")
+
+    def run(self, context: Context, inputs: Mapping[str, Opened], outputs: Outputs) -> None:
+        """Check every record, train, publish the adapter and the curves."""
+        records = check_provenance(inputs["data"], "sft", context.bypasses)
+        loaded = context.models.load(context.model_source)
+        outputs.note("model", model_facts(loaded))
+        examples = [
+            Example(record.id, Frame.render(loaded.tokenizer, record.instruction, record.response))
+            for record in records
+        ]
+        adapters, loop = room("train.adapters"), room("train.loop")
+        made = adapters.prepare(loaded.network, self.settings.adapter, derive(context.seed, "adapter"))
+        if made.degraded:
+            context.events.degraded("4-bit base", made.degraded)
+        before = adapters.base_hash(loaded.network)
+        result = loop.train(
+            loaded.network,
+            loaded.tokenizer,
+            examples,
+            self.settings.training.model_copy(update={"seed": derive(context.seed, "order")}),
+            events=context.events,
+            scratch=context.scratch,
+            on_step=lambda num_tokens: context.budget.spend(tokens=num_tokens),
+        )
+        folder: Path = outputs.file("adapter", "adapter")
+        folder.mkdir(parents=True, exist_ok=True)
+        adapters.save_adapter(loaded.network, folder)
+        unchanged = self.settings.adapter.kind == "none" or adapters.base_hash(loaded.network) == before
+        outputs.note("figures", {**_figures(result), "adapter": plain(made), "base_unchanged": unchanged})
+        context.models.release()
+
+    def gate(self, figures: Mapping[str, Any]) -> Verdict:
+        """The loss is finite and fell, and a frozen base is still what it was."""
+        reasons = []
+        first, last = figures["first_loss"], figures["final_loss"]
+        if not (math.isfinite(last) and last < first):
+            reasons.append(f"the loss did not fall: {first:.3f} at first, {last:.3f} at last")
+        if not figures["base_unchanged"]:
+            reasons.append("the frozen base changed during training")
+        return Verdict(not reasons, tuple(reasons))
+
+    def figures(self, output: Opened) -> dict[str, Any]:
+        """What the training noted; the adapter itself is verified by its hash."""
+        return {key: output.manifest.figures[key] for key in ("first_loss", "final_loss", "base_unchanged")}
+
+
+def _figures(result: Any) -> dict[str, Any]:
+    return {
+        "num_steps": result.num_steps,
+        "final_step": result.final_step,
+        "stopped_early": result.stopped_early,
+        "first_loss": sum(loss for _, loss in result.losses[:3]) / len(result.losses[:3]),
+        "final_loss": sum(loss for _, loss in result.losses[-3:]) / len(result.losses[-3:]),
+        "num_trained_tokens": result.num_targets,
+        "num_tokens": result.num_tokens,
+        "num_held_out": result.num_held_out,
+        "data": plain(result.data),
+        "curves": {"train_loss": plain(result.losses), "held_out_loss": plain(result.validation)},
+    }

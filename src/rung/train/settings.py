@@ -1,0 +1,61 @@
+"""Settings of training, apart from it: a recipe is checked and planned without torch."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import pydantic
+
+from rung.base.lookup import known
+from rung.base.settings import Field, Settings
+
+__all__ = ["AdapterSettings", "SftSettings"]
+
+ALL_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+Part = str | dict[str, Any]
+
+
+class AdapterSettings(Settings):
+    """Which weights are trained."""
+
+    kind: Literal["lora", "none"] = Field("lora", description="lora, or none: every weight is trained")
+    rank: int = Field(16, ge=1, le=1024, description="inner width of the adapter")
+    alpha: float = Field(32.0, gt=0, description="the adapter's output is scaled by alpha / rank")
+    dropout: float = Field(0.0, ge=0, lt=1, description="on the adapter's input; 0 takes the fused path")
+    targets: tuple[str, ...] = Field(ALL_PROJECTIONS, min_length=1, description="names of the projections that get one")
+    quantise: Literal["no", "if_usable", "required"] = Field("no", description="hold the frozen base in 4 bits (NF4)")
+
+
+class SftSettings(Settings):
+    """How long, how fast and how carefully."""
+
+    epochs: int = Field(2, ge=1, le=1000, description="times that every training example is shown")
+    learning_rate: float = Field(2e-4, gt=0, le=1, description="peak of the schedule")
+    schedule: Literal["constant", "linear", "cosine"] = Field("cosine", description="shape after the warm-up")
+    warmup_fraction: float = Field(0.03, ge=0, lt=1, description="share of the steps that the rate rises")
+    clip: float = Field(1.0, ge=0, description="largest global norm of a gradient; 0 never clips")
+    sequences_per_step: int = Field(16, ge=1, description="examples of one update")
+    tokens_per_micro_batch: int = Field(
+        2048, ge=8, description="longest packed row; memory grows with it, results do not"
+    )
+    max_tokens: int = Field(1024, ge=8, description="an example's end is cut (and counted) beyond this")
+    eval_fraction: float = Field(0.05, ge=0, le=0.5, description="share of the examples held out; 0 switches it off")
+    eval_interval: int = Field(20, ge=1, description="steps between losses on held-out examples")
+    patience: int = Field(
+        0, ge=0, description="evaluations without a better held-out loss until it stops and restores the best; 0: off"
+    )
+    checkpoint_interval: int = Field(50, ge=0, description="steps between checkpoints; 0: only when interrupted")
+    seed: int = Field(0, ge=0, description="of the data order, the held-out choice and dropout")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="of the forward pass; weights keep theirs")
+    optimizer: Part = Field("adamw", description="a part of train/optim")
+    objective: Part = Field("cross_entropy", description="a part of train/objectives")
+
+    @pydantic.model_validator(mode="after")
+    def _consistent(self) -> SftSettings:
+        for folder, spec in (("train.optim", self.optimizer), ("train.objectives", self.objective)):
+            name = spec if isinstance(spec, str) else str(spec.get("kind", ""))
+            if ":" not in name and name not in known(folder):
+                raise ValueError(f"no {folder} part is called '{name}', known: {', '.join(known(folder))}")
+        if self.patience and not self.eval_fraction:
+            raise ValueError("patience needs held-out examples: set eval_fraction above 0")
+        return self

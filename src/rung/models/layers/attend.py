@@ -44,7 +44,7 @@ class CausalAttend:
     by `left_padding[b]` tokens, which no real token sees; callers start positions at the first real token."""
 
     def __init__(self, left_padding: Sequence[int] | None = None) -> None:
-        self._left_padding = list(left_padding) if left_padding and any(left_padding) else None
+        self.left_padding = list(left_padding) if left_padding and any(left_padding) else None
         self._masks: dict[tuple[int, int, torch.device], Tensor] = {}
 
     def __call__(
@@ -52,16 +52,14 @@ class CausalAttend:
     ) -> Tensor:
         """Attention output [B, T, H, d]; see `rung.models.network.Attend`."""
         mask = None
-        if self._left_padding is not None:
+        if self.left_padding is not None:
             mask = self._mask(query_BTHd.shape[1], window, query_BTHd.device)
         return attend_causally(query_BTHd, key_BTKd, value_BTKd, scale=scale, window=window, mask=mask)
 
     def _mask(self, num_tokens: int, window: int, device: torch.device) -> Tensor:
         key = (num_tokens, window, device)
         if key not in self._masks:
-            real_BT = (
-                torch.arange(num_tokens, device=device) >= torch.tensor(self._left_padding, device=device)[:, None]
-            )
+            real_BT = torch.arange(num_tokens, device=device) >= torch.tensor(self.left_padding, device=device)[:, None]
             # a padded query looks at itself, for a row with nothing to look at comes out as NaN
             itself_TT = torch.eye(num_tokens, dtype=torch.bool, device=device)
             seen_BTT = _window_mask(num_tokens, window, device) & real_BT[:, None, :]

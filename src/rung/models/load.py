@@ -1,0 +1,181 @@
+"""The clean loader: the one way a model comes into rung.
+
+A source is `kind:rest`, where the kind is a file in models/sources (`hf:`, `dir:`, `gguf:`, `package:`, `run:`,
+`tiny:`). The tokenizer loses its chat template and adds nothing by itself; the guard then checks tokens always and,
+for a base model, behaviour.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import peft
+import safetensors
+import safetensors.torch
+import torch
+
+from rung.base.errors import ModelError, SettingsError
+from rung.base.lookup import known, lookup
+from rung.models import guard
+from rung.models.cache import Cache
+from rung.models.found import Found
+from rung.models.network import Network
+from rung.models.precision import DTYPES, Precision, PrecisionChoice, choose
+from rung.models.published import Cleaned, Opened, open_network, open_tokenizer, read_config
+from rung.models.report import LoaderReport
+from rung.records.tokenizer import Tokenizer
+
+__all__ = ["Loaded", "load"]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready for use: `network` in evaluation mode, no parameter trainable until an adapter says so."""
+
+    network: Network
+    tokenizer: Tokenizer
+    family: str
+    path: Literal["fast", "fallback"]
+    precision: str
+    source: str
+    content_id: str
+    report: LoaderReport
+
+    @property
+    def clean(self) -> bool:
+        """Whether the guard found a base model; what `Capabilities.clean` says."""
+        return self.report.verdict == "clean"
+
+
+def load(
+    source: str,
+    *,
+    precision: Precision = "auto",
+    strict: bool = True,
+    allow: Sequence[str] = (),
+    cache: Path | None = None,
+    clean: bool = True,
+    device: str = "cpu",
+) -> Loaded:
+    """Load a model.
+
+    Args:
+        source: `kind:rest`.
+        precision: "float32", "bfloat16", or "auto", which measures this machine once.
+        strict: whether a failed check of the guard stops the load (template tokens always do).
+        allow: checks of `guard.CHECKS` that may fail; what failed is recorded as an override.
+        cache: folder for converted weights, default RUNG_CACHE or ~/.cache/rung.
+        clean: False loads a model that need not be a base model; behaviour is then not judged.
+        device: where the network goes.
+
+    Raises:
+        SettingsError: an unknown kind of source or check.
+        ModelError: not found, broken, or of an unknown architecture.
+        GuardFailed: not a clean base model.
+        MissingDependency: a package that is not installed.
+    """
+    guard.check_names(allow)
+    store = Cache(cache)
+    found = _find(source, store)
+    choice = choose(precision, device, store)
+    opened, cleaned = _open(found, choice)
+    opened.network.to(device=device).eval().requires_grad_(False)
+    outcome = guard.judge(
+        opened.network,
+        cleaned.tokenizer,
+        guard.Subject(f"{found.content_id}-{choice.precision}", source, found.unjudged if clean else "not asked for"),
+        guard.Policy(strict, tuple(allow)),
+        store,
+    )
+    report = LoaderReport(
+        model_name=source,
+        content_id=found.content_id,
+        family=opened.family,
+        path=opened.path,
+        precision=choice.precision,
+        precision_reason=choice.reason(),
+        template_disabled=cleaned.template_disabled,
+        removed=cleaned.removed,
+        strict=strict,
+        start_ids=cleaned.tokenizer.start_ids,
+        sentinel_results=outcome.results,
+        verdict=outcome.verdict,
+        reasons=outcome.reasons,
+        overrides=outcome.overrides,
+        degraded=(*found.notes, *opened.notes),
+    )
+    return Loaded(
+        opened.network,
+        cleaned.tokenizer,
+        opened.family,
+        opened.path,
+        choice.precision,
+        source,
+        found.content_id,
+        report,
+    )
+
+
+def _find(source: str, cache: Cache) -> Found:
+    kind, colon, rest = source.partition(":")
+    if not colon:
+        raise SettingsError(
+            f"'{source}' does not say what kind of source it is",
+            place="model",
+            hint=f"write KIND:{source}, with KIND one of {', '.join(known('models.sources'))}",
+        )
+    part = lookup("models.sources", kind, "model")
+    found: Found = part(part.parse(rest), cache=cache).find()
+    return found
+
+
+def _open(found: Found, choice: PrecisionChoice) -> tuple[Opened, Cleaned]:
+    dtype = DTYPES[choice.precision]
+    if found.make is not None:
+        made = found.make()
+        network = made.network.to(dtype)
+        return Opened(network, made.family, "fast"), Cleaned(made.tokenizer, template_disabled=False)
+    assert found.folder is not None
+    tokenizer = open_tokenizer(found.folder, read_config(found.folder))
+    # adapters are merged before rounding: a merge in bfloat16 loses what was learned
+    changed = found.weights is not None or bool(found.adapters)
+    opened = open_network(found.folder, torch.float32 if changed else dtype)
+    if changed:
+        opened = _applied(opened, found, dtype)
+    _check_vocabulary(opened.network, tokenizer.tokenizer, found.folder)
+    return opened, tokenizer
+
+
+def _applied(opened: Opened, found: Found, dtype: torch.dtype) -> Opened:
+    network = opened.network
+    if found.weights is not None:
+        _replace(network, found.weights)
+    for folder in found.adapters:
+        try:
+            network = peft.PeftModel.from_pretrained(network, str(folder)).merge_and_unload()
+        except (ValueError, KeyError, OSError, RuntimeError, safetensors.SafetensorError) as error:
+            raise ModelError(
+                f"the adapter does not fit the base model: {str(error).splitlines()[0]}", place=str(folder)
+            ) from error
+    return dataclasses.replace(opened, network=network.to(dtype))
+
+
+def _replace(network: Network, path: Path) -> None:
+    try:
+        network.load_state_dict(safetensors.torch.load_file(path), strict=True)
+    except (RuntimeError, safetensors.SafetensorError, OSError) as error:
+        raise ModelError(f"the weights do not fit the base model: {error}", place=str(path)) from error
+
+
+def _check_vocabulary(network: Network, tokenizer: Tokenizer, folder: Path) -> None:
+    highest = max(tokenizer.inner.get_vocab(with_added_tokens=True).values(), default=0)
+    if highest >= network.shape.vocabulary:
+        raise ModelError(
+            f"the tokenizer has id {highest}, the network only {network.shape.vocabulary} rows",
+            place=str(folder),
+            hint="tokenizer.json and the weights must come from the same model",
+        )

@@ -296,7 +296,8 @@ def _masked(sentence: str, answers: Sequence[str]) -> str:
     text = sentence
     for answer in sorted(answers, key=len, reverse=True):
         loose = r"[\s,;\-]+".join(re.escape(word) for word in re.findall(r"[^\s,;\-*]+", answer))
-        text = re.sub(rf"\b{loose}\w*", _MASK, text, flags=re.I)
+        ending = r"\w*" if answer.endswith("*") else r"(?:e?s)?\b"
+        text = re.sub(rf"(?<!\w){loose}{ending}", _MASK, text, flags=re.I)
     return text
 
 

@@ -27,5 +27,5 @@ class _Named:
 def completers(sources: Sequence[str]) -> Iterator[tuple[str, Completer]]:
     """(source, engine) for each source. A model that the guard does not call clean is opened all the same and says so."""
     for source in sources:
-        loaded = load(source, precision="float32", clean=False)
+        loaded = load(source, precision="float32", strict=False)
         yield source, Engine(_Named(source, loaded.network, loaded.tokenizer, loaded.clean))

@@ -94,7 +94,7 @@ def test_every_named_ending_becomes_its_code_with_place_and_hint(
 
 def test_the_table_of_exit_codes_is_true() -> None:
     table = (ROOT / "docs" / "ERRORS.md").read_text()
-    rows = {code: names for code, names in re.findall(r"^\| (\d+) \|([^|]*)\|", table, re.MULTILINE)}
+    rows = dict(re.findall(r"^\| (\d+) \|([^|]*)\|", table, re.MULTILINE))
     for name in errors.__all__:
         kind = getattr(errors, name)
         assert f"`{kind.code}`" in rows[str(kind.exit_code)], name

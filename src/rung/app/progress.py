@@ -128,7 +128,7 @@ class ProgressSink:
             return
         live = self._bars()
         if track.task is None:
-            track.task = live.add_task(escape(track.name), total=track.total)
+            track.task = live.add_task(escape(track.name), total=track.total, detail="")
         left = track.left()
         live.update(
             track.task,

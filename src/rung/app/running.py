@@ -42,7 +42,7 @@ def run_recipe(path: Path, choices: Choices, out: Console, notes: Console) -> Ru
     """
     recipe = _load(path, choices)
     folder = choices.runs / recipe.run
-    models = lookup("app", "models_keeper")()
+    models = _LateModels()
     sinks = _sinks(folder, choices, notes)
     try:
         result = run(recipe, choices.runs, models, _options(choices, models, tuple(sinks)))
@@ -58,7 +58,7 @@ def run_recipe(path: Path, choices: Choices, out: Console, notes: Console) -> Ru
 def plan_recipe(path: Path, choices: Choices) -> Plan:
     """The plan of a recipe; nothing is written and no model is loaded."""
     recipe = _load(path, choices)
-    models = lookup("app", "models_keeper")()
+    models = _LateModels()
     return plan(recipe, choices.runs, _options(choices, models, ()))
 
 
@@ -100,11 +100,36 @@ def plan_view(planned: Plan, show_settings: bool) -> RenderableType:
     return Group(*parts)
 
 
+class _LateModels:
+    """The keeper of models, imported when the first model is asked for: a recipe without one never waits for torch."""
+
+    def __init__(self) -> None:
+        self._keeper: Any = None
+
+    def load(self, source: str, adapter: Path | None = None) -> Any:
+        """As `rung.app.models_keeper.ModelsKeeper.load`."""
+        return self._there().load(source, adapter)
+
+    def release(self) -> None:
+        """Free what is loaded, if anything ever was."""
+        if self._keeper is not None:
+            self._keeper.release()
+
+    def identify(self, source: str) -> str:
+        """As `rung.app.models_keeper.ModelsKeeper.identify`."""
+        return str(self._there().identify(source))
+
+    def _there(self) -> Any:
+        if self._keeper is None:
+            self._keeper = lookup("app", "models_keeper")()
+        return self._keeper
+
+
 def _load(path: Path, choices: Choices) -> Recipe:
     return load(path, profile=choices.profile, sets=choices.sets)
 
 
-def _options(choices: Choices, models: Any, sinks: tuple[Sink, ...]) -> Options:
+def _options(choices: Choices, models: _LateModels, sinks: tuple[Sink, ...]) -> Options:
     return Options(
         rebuild=frozenset(choices.rebuild),
         force=frozenset(choices.force),

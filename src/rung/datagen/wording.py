@@ -36,16 +36,17 @@ AUXILIARIES = _set(
 )
 IMPERATIVES = _set(
     """
-    add analyse analyze answer apply begin call close cook cut display do enumerate open spell arrange ask calculate categorize change check choose classify combine come
-    compare complete compose compute conclude convert copy correct count create decide define demonstrate
-    describe design determine develop discuss divide draft draw edit estimate evaluate expand explain express
-    fill find finish fix form generate give group guess help identify imagine improve include insert invent join
-    judge keep label let list look make mark match mention multiply name narrate order organize outline
-    paraphrase pick plan play point predict prepare present produce pronounce propose prove provide put rank
-    rate read rearrange recall recommend recite record reduce remove rename repeat rephrase replace reply report
-    respond retell return reverse review rewrite rhyme round say select send sentence separate shorten show
-    simplify sing sketch solve sort spell split start state subtract suggest summarise summarize take talk teach
-    tell think translate try turn type underline use verify write
+    add analyse analyze answer apply arrange ask begin calculate call categorize change check choose classify
+    close combine come compare complete compose compute conclude convert cook copy correct count create cut
+    decide define demonstrate describe design determine develop discuss display divide do draft draw edit
+    enumerate estimate evaluate expand explain express fill find finish fix form generate give group guess help
+    identify imagine improve include insert invent join judge keep label let list look make mark match mention
+    multiply name narrate open order organize outline paraphrase pick plan play point predict prepare present
+    produce pronounce propose prove provide put rank rate read rearrange recall recite recommend record reduce
+    remove rename repeat rephrase replace reply report respond retell return reverse review rewrite rhyme round
+    say select send sentence separate shorten show simplify sing sketch solve sort spell split start state
+    subtract suggest summarise summarize take talk teach tell think translate try turn type underline use verify
+    write
     """
 )
 UNFINISHED_WORDS = _set(

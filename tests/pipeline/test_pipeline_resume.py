@@ -211,6 +211,21 @@ def test_an_attempt_reads_back_what_an_earlier_one_finished(bench: Any) -> None:
         outputs.close()
 
 
+def test_files_published_before_a_kill_are_staged_again(tmp_path: Path) -> None:
+    def begun() -> StageOutputs:
+        outputs = StageOutputs(tmp_path / "s", {}, Events(), "s")
+        outputs.begin("{}", 1)
+        return outputs
+
+    first = begun()
+    first.file("weights/a.txt", "weights").write_text("a")
+    first.close()
+    assert (tmp_path / "s" / "weights" / "a.txt").is_file()
+    second = begun()
+    assert not (tmp_path / "s" / "weights" / "a.txt").exists()
+    assert second.file("weights/a.txt", "weights").read_text() == "a"
+
+
 def test_work_that_comes_out_different_is_visible(bench: Any, monkeypatch: Any) -> None:
     start(bench, "kill:before:1").wait(60)
     (bench.folder / "made" / ".work" / "journal" / "records" / "0000.json").unlink()
@@ -253,7 +268,10 @@ def test_a_refusal_outside_our_own_writers_is_named_too(bench: Any, monkeypatch:
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr("pipeline_toys.Copy.run", refuse)
-    assert (bench.go().exit_code, bench.go().outcome) == (74, "storage")
+    result = bench.go()
+    assert (result.exit_code, result.outcome) == (74, "storage")
+    assert [stage.outcome for stage in result.stages] == ["done", "storage", "not_started"]
+    assert Ledger(bench.folder).entries()[-1].outcome == "storage"
 
 
 @pytest.fixture

@@ -49,8 +49,8 @@ def outputs_of(folder: Path) -> list[Output]:
         placed = {output.manifest.fingerprint for output in ordered}
         ready = [o for o in waiting if all(p in placed or p not in present for p in o.manifest.parents.values())]
         # Hand-edited manifests may name each other as parents; they are still shown, in order of time.
-        ordered += ready or waiting
-        waiting = [o for o in waiting if o not in ordered]
+        ordered.append((ready or waiting)[0])
+        waiting.remove(ordered[-1])
     return ordered
 
 

@@ -1,8 +1,7 @@
 """Reading figures by their shape, so that a new stage's numbers show up without a line here.
 
-Three shapes are understood anywhere in a manifest: a measurement with its interval (`value` or `auc` or `rate`, with
-`low` and `high` or an `interval` of them), a figure held against a limit (`value` and `limit`), and a curve (rows that
-have a `step`, or pairs of step and value under a name).
+Two shapes are understood anywhere in a manifest: a figure held against a limit (`value`, `limit`, `passed`), and a curve
+(rows that have a `step`, or pairs of step and value under a name).
 """
 
 from __future__ import annotations
@@ -12,22 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rung.app.reports.svg import Band
+__all__ = ["Held", "held", "series", "walk"]
 
-__all__ = ["Held", "Measured", "held", "measured", "series", "walk"]
-
-_VALUES = ("value", "auc", "rate", "estimate")
-_COUNTS = ("num_good", "num_positive", "n", "num_items", "num_pairs", "count")
 _STEPS = ("step", "tokens", "epoch", "record", "num_records")
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """A value with its interval, and the path of keys that led to it; `n` is 0 where none was written."""
-
-    path: tuple[str, ...]
-    band: Band
-    n: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,20 +37,6 @@ def walk(values: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, .
         for index, value in enumerate(values):
             name = value.get("name", value.get("rule", index)) if isinstance(value, Mapping) else index
             yield from walk(value, (*path, str(name)))
-
-
-def measured(values: Any) -> list[Measured]:
-    """All measurements with an interval."""
-    found = []
-    for path, mapping in walk(values):
-        value = next((n for key in _VALUES if (n := _number(mapping.get(key))) is not None), None)
-        inner = mapping.get("interval")
-        ends = inner if isinstance(inner, Mapping) else mapping
-        low, high = _number(ends.get("low")), _number(ends.get("high"))
-        if value is not None and low is not None and high is not None:
-            n = next((int(mapping[key]) for key in _COUNTS if _number(mapping.get(key)) is not None), 0)
-            found.append(Measured(path, Band(value, low, high), n))
-    return found
 
 
 def held(values: Any) -> list[Held]:

@@ -14,10 +14,12 @@ from rung.base.errors import GateFailed, RungError
 from rung.base.files import read_json
 from rung.pipeline.executors.local import for_each_shard
 from rung.pipeline.identity import content_of
-from rung.pipeline.ledger import Ledger
+from rung.pipeline.ledger import Ledger, seal_of
 from rung.pipeline.lock import locked
+from rung.pipeline.recipe import load
 from rung.pipeline.replace import iterations
-from rung.records.manifest import open_manifest
+from rung.pipeline.verify import check_output
+from rung.records.manifest import open_manifest, write_manifest
 from rung.records.shards import read_shard, write_shard
 
 
@@ -325,3 +327,22 @@ def test_a_cap_ends_the_run_resumably_and_what_was_spent_stays_spent(bench: Any,
     assert Ledger(bench.folder).spent().tokens == 20
     assert outcomes(bench.go("budget.tokens=1000"))[0] == "done"
     assert open_manifest(bench.folder / "made").manifest.spend["tokens"] == 30
+
+
+def test_an_output_of_changed_source_without_its_mark_is_not_used(bench: Any) -> None:
+    bench.go()
+    folder, spec = bench.folder / "made", load(bench.path).stages[0]
+    manifest = open_manifest(folder).manifest.model_copy(update={"code": DIRTY})
+    write_manifest(folder, manifest)
+    with pytest.raises(GateFailed, match="unknown or changed source"):
+        check_output(folder, "made", spec.stage, seal_of(manifest))
+    marked = manifest.model_copy(update={"bypasses": ["code: on purpose"]})
+    write_manifest(folder, marked)
+    assert check_output(folder, "made", spec.stage, seal_of(marked)).usable
+
+
+def test_a_torn_line_of_the_event_log_does_not_break_the_next(bench: Any) -> None:
+    bench.folder.mkdir(parents=True)
+    (bench.folder / "events.jsonl").write_text('{"kind": "log"}\n{"kind": "lo')
+    assert bench.go().exit_code == 0
+    assert all(json.loads(line) for line in (bench.folder / "events.jsonl").read_text().splitlines())

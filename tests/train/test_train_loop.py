@@ -20,7 +20,7 @@ from rung.base.settings import validate
 from rung.models.families.llama import Llama
 from rung.models.layers.attend import CausalAttend
 from rung.records.chat.frame import Rendered
-from rung.records.packing import Example, pack
+from rung.records.packing import Example, hold_out, pack
 from rung.records.tokenizer import Tokenizer
 from rung.train import checkpoint
 from rung.train.adapters import prepare, trainable
@@ -258,8 +258,6 @@ def test_an_overfitting_model_stops_and_gets_its_best_weights_back(tmp_path) -> 
 
 
 def trained_ids(examples, fraction: float) -> set[str]:
-    from rung.records.packing import hold_out
-
     return {e.id for e in hold_out(examples, fraction, 0)[0]}
 
 
@@ -319,10 +317,22 @@ def test_a_network_without_trained_parameters_is_refused(tmp_path) -> None:
         ({"learning_rate": 0}, "learning_rate"),
         ({"patience": 2, "eval_fraction": 0}, "patience needs held-out"),
         ({"optimizer": "adamx"}, "adamx"),
-        ({"objective": {"kind": "cross_entropy", "label_smoothing": 1.5}}, "label_smoothing"),
+        ({"objective": {"kind": "entropy"}}, "entropy"),
         ({"epoch": 2}, "unknown key 'epoch'"),
     ],
 )
 def test_impossible_settings_are_refused(values, words) -> None:
     with pytest.raises(SettingsError, match=words):
         validate(SftSettings, values, "stages.sft")
+
+
+def test_a_part_with_impossible_settings_is_refused_before_any_step(tmp_path) -> None:
+    network = tiny()
+    before = weights(network)
+    for settings, words in (
+        ({"objective": {"kind": "cross_entropy", "label_smoothing": 1.5}}, "label_smoothing"),
+        ({"optimizer": {"kind": "adamw", "beta1": 1.0}}, "beta1"),
+    ):
+        with pytest.raises(SettingsError, match=words):
+            go(network, pairs(4), tmp_path, **settings)
+    assert same(weights(network), before)

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from rung.base.lookup import part
 from rung.base.seeds import derive
 from rung.pipeline.stage import Context, Outputs
 from rung.records.chat.frame import Frame
-from rung.records.contracts import Completer, Completion, Item, Request, Sampling, Score, Trace
+from rung.records.contracts import Completer, Completion, Request, Sampling
 from rung.records.types import Answer, TestItem, record_id
+from rung.scoring.checks import run_checks
+from rung.scoring.validation import labelled_answers, reliability, validate_scorers
 
-__all__ = ["CONDITIONS", "Asking", "answer_items", "answer_shards", "reference_answers", "score_answer"]
+__all__ = ["CONDITIONS", "Asking", "answer_items", "answer_shards", "reference_answers", "scorer_figures"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +76,7 @@ def reference_answers(items: Sequence[TestItem]) -> list[Answer]:
 
 def _scored(item: TestItem, condition: str, prompt: str, completion: Completion) -> Answer:
     text = completion.text.strip()
-    verdicts = score_answer(item, text, completion)
-    abstained = any(score.abstained for score in verdicts.values())
-    passed = not abstained and all((score.value or 0.0) >= 1.0 for score in verdicts.values())
+    checked = run_checks(item, text)
     return Answer(
         id=record_id(item.id, condition, text),
         item_id=item.id,
@@ -85,17 +85,22 @@ def _scored(item: TestItem, condition: str, prompt: str, completion: Completion)
         prompt=prompt,
         text=text,
         finish_reason=completion.finish_reason,
-        passed=passed,
-        abstained=abstained,
-        verdicts={n: {"value": s.value, "reason": s.reason, "abstained": s.abstained} for n, s in verdicts.items()},
+        passed=checked.passed,
+        abstained=checked.abstained,
+        verdicts=checked.verdicts,
     )
 
 
-def score_answer(item: TestItem, text: str, completion: Completion | None = None) -> dict[str, Score]:
-    """Every check of the item on one answer, by verifier name."""
-    scores = {}
-    for name, values in item.checks.items():
-        kind, settings = part("scoring.verifiers", {"kind": name, **values}, place=f"item {item.id}")
-        question = Item(item.id, item.instruction, item.type, {"reference": item.reference})
-        [scores[name]] = kind(settings).score([question], [Trace(item.id, text, completion)])
-    return scores
+def scorer_figures(answers: Sequence[Answer]) -> dict[str, Any]:
+    """How well the verifiers that decided these answers agree with hand-labelled ones (spec item 155)."""
+    agreement = validate_scorers(labelled_answers())
+    used = sorted({name for answer in answers for name in answer.verdicts})
+    found = reliability(agreement, used)
+    return {
+        "kappa": agreement.kappa,
+        "kappa_low": agreement.kappa_low,
+        "kappa_high": agreement.kappa_high,
+        "num_answers": agreement.num_answers,
+        "reliable": found.reliable,
+        "reasons": list(found.reasons),
+    }

@@ -17,7 +17,7 @@ from rung.engine.settings import EngineSettings
 from rung.evaluate.compare import compare
 from rung.evaluate.release import ReleaseSettings, release
 from rung.pipeline.stage import Context, Outputs, Stage, Verdict
-from rung.pipeline.stages._answering import Asking, answer_shards
+from rung.pipeline.stages._answering import Asking, answer_shards, scorer_figures
 from rung.pipeline.stages._model import open_engine
 from rung.records.manifest import Opened
 
@@ -69,12 +69,17 @@ class Evaluate(Stage):
         for answer in (*output.records("baseline"), *output.records("answer")):
             answers.setdefault(answer.condition, []).append(answer)
         comparison = compare(answers, list(output.records("item")))
-        return {"comparison": plain(comparison), "release": plain(release(comparison, self.settings.gate))}
+        return {
+            "comparison": plain(comparison),
+            "release": plain(release(comparison, self.settings.gate)),
+            "scorers": scorer_figures(answers["tuned"]),
+        }
 
     def gate(self, figures: Mapping[str, Any]) -> Verdict:
-        """The release rule's verdict."""
-        found = figures["release"]
-        return Verdict(found["passed"], tuple(found["reasons"]), found["decided"])
+        """The release rule's verdict; a result whose scorers disagree with their hand-labelled answers is none."""
+        found, scorers = figures["release"], figures["scorers"]
+        doubts = [f"scorers are unreliable: {reason}" for reason in scorers["reasons"]]
+        return Verdict(found["passed"] and not doubts, (*found["reasons"], *doubts), found["decided"])
 
     def _baselines(self) -> list[tuple[str, str]]:
         """(stage, output) of every baseline."""

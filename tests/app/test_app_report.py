@@ -153,6 +153,17 @@ def test_two_tuned_models_are_two_conditions(tmp_path: Path) -> None:
     assert results.conditions[2].passed.rate > results.conditions[3].passed.rate
 
 
+def test_copied_baselines_are_not_a_second_model(tmp_path: Path) -> None:
+    """The evaluate stage keeps copies of the probe's answers beside its own."""
+    write_run(tmp_path)
+    baseline = [*answers("raw", 0.02), *answers("framed", 0.2)]
+    write_output(tmp_path, "demo", "evaluate", {"answer": ("answer", answers("tuned", 0.7)),
+                 "baseline": ("answer", baseline)}, started="2026-01-02T00:00:00Z")  # fmt: skip
+    results = story_of(tmp_path).results
+    assert results is not None
+    assert [(c.name, c.passed.n) for c in results.conditions] == [("raw", 90), ("framed", 90), ("tuned", 90)]
+
+
 def test_quality_figures_stand_beside_their_limits() -> None:
     def made(index: int, text: str, reason: str) -> Candidate:
         return Candidate(f"c{index}", "i", f"Do {index}.", "x", "p", 0, text, text, text, reason, 9, 9, outcome="kept")

@@ -81,7 +81,8 @@ def counted(path: Path, count: int, choices: Choices) -> Choices:
 
 def plan_view(planned: Plan, show_settings: bool) -> RenderableType:
     """Stages with state, files and cost; with `show_settings` every resolved setting and its origin."""
-    parts: list[RenderableType] = [_plan_table(planned)]
+    parts: list[RenderableType] = [Text(f"run {planned.run}", style="bold")]
+    parts += [_stage_view(number, stage) for number, stage in enumerate(planned.stages, 1)]
     projection = planned.projection
     cost = f"still to spend: {_span(projection.seconds, projection.seconds_high)}"
     if projection.tokens:
@@ -146,22 +147,27 @@ def _sinks(folder: Path, choices: Choices, notes: Console) -> list[Sink]:
     return sinks if choices.quiet else [*sinks, ProgressSink(notes)]
 
 
-def _plan_table(planned: Plan) -> Table:
-    table = Table(box=None, padding=(0, 2), title=f"run {planned.run}", title_justify="left")
-    for column in ("stage", "kind", "state", "reads", "writes", "expected"):
-        table.add_column(column, overflow="fold")
-    for stage in planned.stages:
-        reads = "\n".join(f"{name}: {path}" for name, path in stage.inputs.items()) or "nothing"
-        state = "\n".join([stage.state.replace("_", " "), *stage.detail])
-        table.add_row(
-            Text(stage.name), Text(stage.kind), Text(state), Text(reads), Text(_files(stage)), Text(_expected(stage))
-        )
-    return table
+def _stage_view(number: int, stage: PlannedStage) -> RenderableType:
+    """One stage as a few lines, so that long file names fit any terminal."""
+    style = {"done": "green", "drifted": "red", "gate_failed": "red", "broken": "red", "blocked": "dim"}
+    state = Text(stage.state.replace("_", " "), style=style.get(stage.state, "bold"))
+    head = Text.assemble(f"{number:>2}  ", (stage.name, "bold"), (f" ({stage.kind})", "dim"), "  ", state)
+    lines = Table.grid(padding=(0, 2), pad_edge=True)
+    lines.add_column(width=9, justify="right", style="dim")
+    lines.add_column(overflow="fold")
+    for detail in stage.detail:
+        lines.add_row("why", Text(detail))
+    lines.add_row(
+        "reads", Text(", ".join(f"{name}: {path}" for name, path in stage.inputs.items()) or "no other stage")
+    )
+    lines.add_row("writes", Text(f"{stage.name}/ {_files(stage)}"))
+    lines.add_row("cost", Text(_expected(stage)))
+    return Group(head, lines)
 
 
 def _files(stage: PlannedStage) -> str:
-    shown = stage.outputs if len(stage.outputs) <= 6 else (*stage.outputs[:5], f"and {len(stage.outputs) - 5} more")
-    return "\n".join(shown)
+    names = [path.removeprefix(f"{stage.name}/") for path in stage.outputs]
+    return ", ".join(names if len(names) <= 8 else [*names[:7], f"and {len(names) - 7} more"])
 
 
 def _expected(stage: PlannedStage) -> str:

@@ -1,7 +1,7 @@
 """Reading figures by their shape, so that a new stage's numbers show up without a line here.
 
-Two shapes are understood anywhere in a manifest: a figure held against a limit (`value`, `limit`, `passed`), and a curve
-(rows that have a `step`, or pairs of step and value under a name).
+Two shapes are understood anywhere in a manifest: a figure held against a limit (`value`, `limit`, `passed`), and a
+curve (rows that have a `step`, or pairs of step and value under a name).
 """
 
 from __future__ import annotations

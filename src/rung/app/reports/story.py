@@ -173,18 +173,19 @@ def _suite_items(outputs: Sequence[Output]) -> list[TestItem]:
 
 
 def _answers(outputs: Sequence[Output]) -> list[Answer]:
-    """All answers of the run. Where two stages answered the same item under one condition, the later stage's name is
-    added to the condition: two tuned models are two conditions."""
+    """All answers of the run, each once: a later stage may hold copies of its baselines. Where two stages answered an
+    item differently under one condition, the later one's name is added: two tuned models are two conditions."""
     answers: list[Answer] = []
-    seen: set[tuple[str, str]] = set()
+    seen: dict[tuple[str, str], Answer] = {}
     for output in outputs:
-        own = list(_records([output], "answer", Answer))
-        clashing = {a.condition for a in own if (a.condition, a.item_id) in seen}
-        seen |= {(a.condition, a.item_id) for a in own}
-        answers += [
-            dataclasses.replace(a, condition=f"{a.condition}:{output.manifest.name}") if a.condition in clashing else a
-            for a in own
-        ]
+        own: list[Answer] = list(_records([output], "answer", Answer))
+        clashing = {a.condition for a in own if seen.get((a.condition, a.item_id), a) != a}
+        for answer in own:
+            if answer.condition in clashing:
+                answers.append(dataclasses.replace(answer, condition=f"{answer.condition}:{output.manifest.name}"))
+            elif (answer.condition, answer.item_id) not in seen:
+                seen[answer.condition, answer.item_id] = answer
+                answers.append(answer)
     return answers
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rung.base.errors import GateFailed
+from rung.pipeline.verify import code_bypassed, gate_bypass
 from rung.records.manifest import Manifest, Opened
 
 __all__ = ["REQUIRED_METADATA", "check_provenance"]
@@ -22,26 +23,28 @@ def check_provenance(data: Opened, output: str, bypasses: Sequence[str] = ()) ->
     Args:
         data: the opened data stage.
         output: which of its outputs holds the records.
-        bypasses: names of gates that are skipped on purpose; `provenance` skips the unknown-commit rule alone.
+        bypasses: what the run skipped on purpose; `--allow-dirty` skips the unknown-commit rule
+            alone, `--force` of the data stage its verdict alone.
 
     Raises:
         GateFailed: no QC figures in the manifest, QC not passed, or a record without a required value.
     """
-    _check_manifest(data.manifest)
+    _check_manifest(data.manifest, bypasses)
     records = []
     for number, record in enumerate(data.records(output), 1):
-        _check_record(record.metadata, f"{data.manifest.name}/{output}:{number}", "provenance" in bypasses)
+        _check_record(record.metadata, f"{data.manifest.name}/{output}:{number}", code_bypassed(bypasses))
         records.append(record)
     if not records:
         raise GateFailed("there is nothing to train on", place=data.manifest.name, hint="look at its QC: rung inspect")
     return records
 
 
-def _check_manifest(manifest: Manifest) -> None:
+def _check_manifest(manifest: Manifest, bypasses: Sequence[str]) -> None:
     if not manifest.figures.get("qc"):
         raise GateFailed("the data has no QC figures (qc)", place=manifest.name,
                          hint="data for training comes from a stage that measures it")  # fmt: skip
-    if not manifest.gate.get("passed"):
+    forced = any(text.startswith(gate_bypass(manifest.name)) for text in bypasses)
+    if not manifest.gate.get("passed") and not forced:
         raise GateFailed("the data's gate did not pass", place=manifest.name, hint=f"rung inspect {manifest.name}")
 
 

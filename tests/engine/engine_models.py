@@ -67,7 +67,7 @@ MODELS: dict[str, Any] = {"llama": llama, "gemma": gemma}
 
 def reference(network: Any) -> Any:
     """The same weights in the reference library."""
-    values = dict(network.config())
+    values = dict(network.published_config())
     config = transformers.AutoConfig.for_model(values.pop("model_type"), **values)
     model = transformers.AutoModelForCausalLM.from_config(config)
     missing, unexpected = model.load_state_dict(network.state_dict(), strict=False)

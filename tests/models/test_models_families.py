@@ -54,7 +54,7 @@ def logits(network: Network, token_ids: torch.Tensor, attend: Any = None) -> tor
 
 
 def reference(network: Any) -> Any:
-    values = dict(network.config())
+    values = dict(network.published_config())
     model = transformers.AutoModelForCausalLM.from_config(
         transformers.AutoConfig.for_model(values.pop("model_type"), **values)
     )
@@ -112,11 +112,11 @@ def test_gemma_windows_and_global_layers_both_matter() -> None:
 
 
 def test_the_text_half_of_a_multimodal_config_is_read() -> None:
-    config = Gemma3.build(TINY_GEMMA).config()
+    config = Gemma3.build(TINY_GEMMA).published_config()
     assert Gemma3.from_config({"model_type": "gemma3", "text_config": config, "vision_config": {}}) == TINY_GEMMA
     assert "untied" in Gemma3.refuses({"text_config": config | {"tie_word_embeddings": False}})
 
 
 def test_a_rotary_scaling_that_is_not_built_is_refused_by_name() -> None:
-    config = Llama.build(TINY_LLAMA).config() | {"rope_parameters": {"rope_type": "yarn", "factor": 2.0}}
+    config = Llama.build(TINY_LLAMA).published_config() | {"rope_parameters": {"rope_type": "yarn", "factor": 2.0}}
     assert "yarn" in Llama.refuses(config)

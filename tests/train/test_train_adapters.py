@@ -88,7 +88,7 @@ def test_dropout_acts_only_in_training() -> None:
 
 def test_transformers_loads_what_rung_saved(tmp_path) -> None:
     network = trained()
-    theirs = transformers.LlamaForCausalLM(transformers.LlamaConfig(**tiny().config()))
+    theirs = transformers.LlamaForCausalLM(transformers.LlamaConfig(**tiny().published_config()))
     missing = theirs.load_state_dict(tiny().state_dict(), strict=False)
     assert missing.missing_keys in ([], ["lm_head.weight"])
     theirs.tie_weights()
@@ -99,7 +99,7 @@ def test_transformers_loads_what_rung_saved(tmp_path) -> None:
 
 
 def test_rung_loads_what_peft_saved(tmp_path) -> None:
-    theirs = transformers.LlamaForCausalLM(transformers.LlamaConfig(**tiny().config()))
+    theirs = transformers.LlamaForCausalLM(transformers.LlamaConfig(**tiny().published_config()))
     theirs.load_state_dict(tiny().state_dict(), strict=False)
     theirs.tie_weights()
     config = peft.LoraConfig(r=3, lora_alpha=5, target_modules=["q_proj", "down_proj"], init_lora_weights=False)

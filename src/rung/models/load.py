@@ -135,19 +135,22 @@ def _find(source: str, cache: Cache) -> Found:
 
 def _open(found: Found, choice: PrecisionChoice) -> tuple[Opened, Cleaned]:
     dtype = DTYPES[choice.precision]
-    if found.make is not None:
-        made = found.make()
-        network = made.network.to(dtype)
-        return Opened(network, made.family, "fast"), Cleaned(made.tokenizer, template_disabled=False)
-    assert found.folder is not None
-    tokenizer = open_tokenizer(found.folder, read_config(found.folder))
     # adapters are merged before rounding: a merge in bfloat16 loses what was learned
     changed = found.weights is not None or bool(found.adapters)
-    opened = open_network(found.folder, torch.float32 if changed else dtype)
-    if changed:
-        opened = _applied(opened, found, dtype)
-    _check_vocabulary(opened.network, tokenizer.tokenizer, found.folder)
-    return opened, tokenizer
+    opened, cleaned = _base(found, torch.float32 if changed else dtype)
+    return (_applied(opened, found, dtype) if changed else opened), cleaned
+
+
+def _base(found: Found, dtype: torch.dtype) -> tuple[Opened, Cleaned]:
+    if found.make is not None:
+        made = found.make()
+        return Opened(made.network.to(dtype), made.family, "fast"), Cleaned(made.tokenizer, template_disabled=False)
+    if found.folder is None:
+        raise ModelError("the source found neither a folder nor a way to make a network", place=found.content_id)
+    cleaned = open_tokenizer(found.folder, read_config(found.folder))
+    opened = open_network(found.folder, dtype)
+    _check_vocabulary(opened.network, cleaned.tokenizer, found.folder)
+    return opened, cleaned
 
 
 def _applied(opened: Opened, found: Found, dtype: torch.dtype) -> Opened:
@@ -157,6 +160,8 @@ def _applied(opened: Opened, found: Found, dtype: torch.dtype) -> Opened:
     for folder in found.adapters:
         try:
             network = peft.PeftModel.from_pretrained(network, str(folder)).merge_and_unload()
+            # what is merged must not count as an adapter that is still on
+            network.__dict__.pop("peft_config", None)
         except (ValueError, KeyError, OSError, RuntimeError, safetensors.SafetensorError) as error:
             raise ModelError(
                 f"the adapter does not fit the base model: {str(error).splitlines()[0]}", place=str(folder)

@@ -121,8 +121,9 @@ def open_tokenizer(folder: Path, config: Mapping[str, Any]) -> Cleaned:
     inner = Tokenizer.load(path).inner
     beside = _json(folder / "tokenizer_config.json")
     template = _template(folder, beside)
+    removed = _unlimited(inner)
     start_ids = _start_ids(inner, beside)
-    removed = _strip(inner)
+    removed += _unframed(inner)
     end_ids = _end_ids(inner, config, _json(folder / "generation_config.json"), beside)
     return Cleaned(
         Tokenizer(inner, start_ids, end_ids, _pad_id(inner, config, beside, end_ids), _template_ids(inner, template)),
@@ -222,19 +223,23 @@ def _start_ids(inner: tokenizers.Tokenizer, beside: Mapping[str, Any]) -> tuple[
     return (bos,) if beside.get("add_bos_token") and bos is not None else ()
 
 
-def _strip(inner: tokenizers.Tokenizer) -> list[str]:
-    """Take out all that changes ids without being asked; returns what there was, in words."""
+def _unlimited(inner: tokenizers.Tokenizer) -> list[str]:
+    """Take out truncation and padding; returns what there was, in words."""
     removed = []
-    if inner.encode("a", add_special_tokens=True).ids != inner.encode("a", add_special_tokens=False).ids:
-        removed.append("post-processing that adds special tokens")
     if inner.truncation:
         removed.append(f"truncation to {inner.truncation['max_length']} tokens")
     if inner.padding:
         removed.append("padding")
-    inner.post_processor = processors.Sequence([])
     inner.no_truncation()
     inner.no_padding()
     return removed
+
+
+def _unframed(inner: tokenizers.Tokenizer) -> list[str]:
+    """Take out post-processing; returns what it did, in words."""
+    adds = inner.encode("a", add_special_tokens=True).ids != inner.encode("a", add_special_tokens=False).ids
+    inner.post_processor = processors.Sequence([])
+    return ["post-processing that adds special tokens"] if adds else []
 
 
 def _end_ids(inner: tokenizers.Tokenizer, *sources: Mapping[str, Any]) -> tuple[int, ...]:

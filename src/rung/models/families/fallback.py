@@ -99,7 +99,7 @@ class Fallback(Network):
         """The config, kept whole."""
         return FallbackSettings(config=dict(config))
 
-    def config(self) -> dict[str, Any]:
+    def published_config(self) -> dict[str, Any]:
         """The wrapped model's config."""
         values: dict[str, Any] = self.wrapped.config.to_dict()
         return values

@@ -176,7 +176,7 @@ class Gemma3(Network):
             softcap=config.get("final_logit_softcapping") or 0.0,
         )
 
-    def config(self) -> dict[str, Any]:
+    def published_config(self) -> dict[str, Any]:
         """A `config.json` that transformers and `from_config` read."""
         s = self.settings
         return {

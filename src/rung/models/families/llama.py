@@ -145,7 +145,7 @@ class Llama(Network):
             feed_forward_bias=config.get("mlp_bias", False),
         )
 
-    def config(self) -> dict[str, Any]:
+    def published_config(self) -> dict[str, Any]:
         """A `config.json` that transformers and `from_config` read."""
         s = self.settings
         rope: dict[str, Any] = {"rope_type": "default", "rope_theta": s.rotary.theta}

@@ -23,10 +23,11 @@ __all__ = ["Head", "Needs", "Outcome"]
 class Needs:
     """What a pass must find out besides the logits.
 
-    `totals` and `entropies` of the unmodified model; `inverse_temperature` [N, 1] (None: not needed) for the total of
-    the tempered and penalised distribution.
+    `best` for the arg-max; `totals` and `entropies` of the unmodified model; `inverse_temperature` [N, 1] (None: not
+    needed) for the total of the tempered and penalised distribution.
     """
 
+    best: bool = True
     totals: bool = False
     entropies: bool = False
     inverse_temperature: Tensor | None = None
@@ -37,8 +38,8 @@ class Needs:
 class Outcome:
     """`logits` [N, V] are penalised where `penalties` were given, and belong to the head until its next pass.
 
-    Per row: `best` is the first arg-max of `logits`; `total` and `entropy` are of the unmodified model,
-    `sampling_total` of the tempered and penalised one; those not asked for are None.
+    Per row: `best` is the first arg-max of `logits` (zeros when not asked for); `total` and `entropy` are of the
+    unmodified model, `sampling_total` of the tempered and penalised one; the others are None when not asked for.
     """
 
     logits: Tensor
@@ -108,10 +109,11 @@ class Head:
             if tempered is not None and needs.inverse_temperature is not None:
                 # a second buffer would fall out of the cache; the tempered chunk is cheap to make twice
                 tempered.add(chunk * needs.inverse_temperature, scratch)
-            value, index = chunk.max(1)
-            better = value > highest
-            highest = torch.where(better, value, highest)
-            best = torch.where(better, index + start, best)
+            if needs.best:
+                value, index = chunk.max(1)
+                better = value > highest
+                highest = torch.where(better, value, highest)
+                best = torch.where(better, index + start, best)
         return Outcome(
             logits_NV,
             best,

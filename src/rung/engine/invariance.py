@@ -36,13 +36,12 @@ class Invariance:
 
 
 def candidate_counts(num_slots: int) -> tuple[int, ...]:
-    """Batch sizes worth having, ascending: the full one, and halves and three quarters of it down to `SMALLEST`."""
+    """Batch sizes worth having, ascending: the full one and its halves down to `SMALLEST`."""
     full = max(num_slots, SMALLEST)
     counts = {full}
-    size = full
-    while size > SMALLEST:
-        counts |= {max(SMALLEST, size * 3 // 4), max(SMALLEST, size // 2)}
-        size //= 2
+    while full > SMALLEST:
+        full = max(SMALLEST, full // 2)
+        counts.add(full)
     return tuple(sorted(counts))
 
 

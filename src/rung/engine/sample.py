@@ -35,6 +35,7 @@ class Sampler:
         outcome = self._head.run(
             hidden_ND,
             Needs(
+                best=len(sampled) < len(lanes),
                 totals=self._keep_logprobs,
                 entropies=self._keep_entropies,
                 inverse_temperature=settings.inverse_temperature[:, None] if sampled and not shared else None,

@@ -1,0 +1,1 @@
+"""Speed and memory against other systems: paired, interleaved, as ratios. Run with `python -m bench`."""

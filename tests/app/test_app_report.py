@@ -164,6 +164,19 @@ def test_copied_baselines_are_not_a_second_model(tmp_path: Path) -> None:
     assert [(c.name, c.passed.n) for c in results.conditions] == [("raw", 90), ("framed", 90), ("tuned", 90)]
 
 
+def test_reference_answers_are_the_gap_and_never_a_model(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    write_output(tmp_path, "demo", "more", {"reference": ("answer", answers("reference", 1.0))})
+    story = story_of(tmp_path)
+    assert story.gap is not None
+    assert story.results is not None
+    assert [c.name for c in story.gap.conditions] == ["reference", "raw", "framed"]
+    assert [c.name for c in story.results.conditions] == ["raw", "framed", "tuned"]
+    assert all(reply.condition != "reference" for sample in story.samples for reply in sample.replies)
+    shutil.rmtree(tmp_path / "demo" / "evaluate")
+    assert "100.0 %" not in headline(story_of(tmp_path))
+
+
 def test_quality_figures_stand_beside_their_limits() -> None:
     def made(index: int, text: str, reason: str) -> Candidate:
         return Candidate(f"c{index}", "i", f"Do {index}.", "x", "p", 0, text, text, text, reason, 9, 9, outcome="kept")

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from rung.app.progress import duration
 from rung.app.reports import svg
-from rung.app.reports.results import Condition, Pair, Results
+from rung.app.reports.results import REFERENCE, Condition, Pair, Results
 from rung.app.reports.shapes import Held
 from rung.app.reports.story import Story
 
@@ -74,7 +74,8 @@ def headline(story: Story) -> str:
     if results is None or len(results.conditions) < 2:
         if story.gap is None:
             return f"{len(story.outputs)} finished stages, nothing evaluated yet"
-        best = max(story.gap.conditions, key=lambda c: c.passed.rate)
+        asked = [c for c in story.gap.conditions if c.name != REFERENCE] or list(story.gap.conditions)
+        best = max(asked, key=lambda c: c.passed.rate)
         return f"Before training, the base model passes {percent(best.passed.rate)} of {best.passed.n} held-out items"
     *before, last = results.conditions
     said = ", ".join(f"{percent(c.passed.rate, 0)} {_asked(c)}" for c in before)

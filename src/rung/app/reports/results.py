@@ -22,10 +22,24 @@ from rung.evaluate.statistics import (
 )
 from rung.records.types import Answer, TestItem
 
-__all__ = ["Condition", "Pair", "Reply", "Results", "Sample", "TypeRow", "known_order", "measure", "samples"]
+__all__ = [
+    "REFERENCE",
+    "Condition",
+    "Pair",
+    "Reply",
+    "Results",
+    "Sample",
+    "TypeRow",
+    "known_order",
+    "measure",
+    "samples",
+]
 
-_ORDER = ("raw", "framed", "tuned")
+REFERENCE = "reference"
+_ORDER = {REFERENCE: 0, "raw": 1, "framed": 2, "tuned": 4}
+_OTHERS = 3
 _CAPTIONS = {
+    REFERENCE: "what is possible: every item's own reference answer",
     "raw": "base model, bare instruction",
     "framed": "base model, in the frame",
     "tuned": "tuned model, in the frame",
@@ -103,8 +117,8 @@ class Results:
 
 
 def known_order(names: Sequence[str]) -> list[str]:
-    """Conditions from the plainest to the tuned one; unknown names stand last, as they came."""
-    return sorted(names, key=lambda n: _ORDER.index(n.split(":")[0]) if n.split(":")[0] in _ORDER else 9)
+    """The reference answers, then conditions from the plainest to the tuned one; others, as they came, before that."""
+    return sorted(names, key=lambda name: _ORDER.get(name.split(":")[0], _OTHERS))
 
 
 def measure(answers: Sequence[Answer], items: Mapping[str, TestItem] | None = None) -> Results | None:

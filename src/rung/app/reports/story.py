@@ -15,7 +15,7 @@ from typing import Any
 
 from rung.app.reports.critics import CriticCard, critic_cards
 from rung.app.reports.quality import quality_rows
-from rung.app.reports.results import Results, Sample, measure, samples
+from rung.app.reports.results import REFERENCE, Results, Sample, measure, samples
 from rung.app.reports.shapes import Held, held, series
 from rung.app.reports.svg import Curve
 from rung.app.runs import Output
@@ -133,14 +133,15 @@ def tell(run: str, outputs: Sequence[Output]) -> Story:
     answers = _answers(outputs)
     base = [answer for answer in answers if not answer.condition.startswith("tuned")]
     tuned = len(base) < len(answers)
+    given = [answer for answer in answers if answer.condition != REFERENCE]
     manifests = tuple(output.manifest for output in outputs)
     return Story(
         run=run,
         outputs=manifests,
         gap=measure(base, items),
-        results=measure(answers, items) if tuned else None,
+        results=measure(given, items) if tuned else None,
         release=_release(manifests),
-        samples=samples(answers, items, _NUM_SAMPLES),
+        samples=samples(given, items, _NUM_SAMPLES),
         critics=critic_cards(manifests),
         data=tuple(card for o in outputs if (card := _data(o)) is not None),
         trainings=tuple(t for o in outputs if (t := _training(o)) is not None),

@@ -168,7 +168,8 @@ def _trl(source: str, folder: Path, rows: list[dict[str, Any]], size: Size) -> t
 
     settings = trl.SFTConfig(
         output_dir=str(folder / "trl"), per_device_train_batch_size=size.sequences, num_train_epochs=1,
-        learning_rate=RATE, lr_scheduler_type="linear", warmup_steps=0, weight_decay=0.0, bf16=False, use_cpu=True, report_to="none",
+        learning_rate=RATE, lr_scheduler_type="linear", warmup_steps=0, weight_decay=0.0,
+        bf16=False, use_cpu=True, report_to="none",
         gradient_checkpointing=False, completion_only_loss=True, save_strategy="no", logging_strategy="no",
         disable_tqdm=True, dataloader_pin_memory=False, max_length=1024,
     )  # fmt: skip

@@ -203,14 +203,15 @@ class _LowRank(torch.autograd.Function):
     """x W' + scale (x A') B'. Saves x and x A'; the product is added into the base's output in place."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, first_RD: Tensor, second_OR: Tensor, scale: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, *adapter: Any) -> Tensor:
+        first_RD, second_OR, scale = adapter
         flat = x.reshape(-1, x.shape[-1])
         narrow = flat @ first_RD.T
         output = functional.linear(flat, weight)
         output.addmm_(narrow, second_OR.T, alpha=scale)
         ctx.save_for_backward(flat, narrow, weight, first_RD, second_OR)
         ctx.scale, ctx.shape = scale, x.shape
-        return output.view(*x.shape[:-1], -1)
+        return output.view(*x.shape[:-1], weight.shape[0])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:

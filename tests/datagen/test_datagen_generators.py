@@ -266,3 +266,14 @@ def test_generators_are_found_by_name() -> None:
 def test_list_prompt_has_an_opening_when_asked() -> None:
     assert list_prompt(["a", "b"]) == "1. a\n2. b\n3."
     assert list_prompt(["a"], "Varied.") == "Varied.\n\n1. a\n2."
+
+
+def test_prompts_share_their_beginnings_so_that_an_engine_computes_them_once() -> None:
+    def beginnings(num_sets: int) -> int:
+        completer = Scripted(lambda request: " Yes.")
+        settings = Responses.Settings(num_example_sets=num_sets)
+        Responses(settings, completer=completer, pool=POOL).generate(asked(60), seed=3)
+        return len({request.text.rsplit("Instruction: ", 1)[0] for request in completer.requests})
+
+    assert beginnings(4) == 4
+    assert beginnings(1000) > 40

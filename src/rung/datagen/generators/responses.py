@@ -1,4 +1,6 @@
-"""Responses in the canonical frame, with few-shot examples drawn anew for each candidate from its own seed.
+"""Responses in the canonical frame, with few-shot examples drawn at random from a few sets per type and seed.
+
+Candidates that share a set share the beginning of their prompt, which an engine computes once.
 
 The prompt stored in a candidate is the very string that was sent. Several candidates of one instruction have their
 own seeds; exact repeats among them are collapsed and counted.
@@ -42,6 +44,9 @@ class Responses:
 
         num_examples: int = Field(default=3, ge=0, le=20, description="few-shot examples in a prompt")
         num_same_type: int = Field(default=1, ge=0, le=20, description="how many of them share the instruction's type")
+        num_example_sets: int = Field(
+            default=4, ge=1, le=1000, description="sets of examples drawn per type and seed; a candidate takes one"
+        )
         num_candidates: int = Field(default=1, ge=1, le=64, description="responses drawn per instruction")
         temperature: float = Field(default=0.4, ge=0, le=2, description="of the sampling")
         top_p: float = Field(default=0.9, gt=0, le=1, description="of the sampling")
@@ -79,7 +84,8 @@ class Responses:
     def _request(self, instruction: Instruction, number: int, seed: int) -> Request:
         settings = self.settings
         own_seed = derive(seed, "responses", instruction.id, number)
-        random = stream(own_seed, "examples")
+        number_of_set = derive(own_seed, "set") % settings.num_example_sets
+        random = stream(seed, "examples", instruction.type, number_of_set)
         shots = self._pool.shots(settings.num_examples, random, instruction.type, settings.num_same_type)
         sampling = Sampling(
             temperature=settings.temperature,

@@ -162,6 +162,11 @@ def test_failed_behaviour_stops_unless_allowed_and_is_judged_once(
     assert guard.judge(loaded.network, loaded.tokenizer, on_purpose, guard.Policy(), cache).verdict == "contaminated"
 
 
+def test_the_report_says_whether_the_load_was_strict(tmp_path: Path) -> None:
+    assert load("tiny:llama", cache=tmp_path, precision="float32").report.strict
+    assert not load("tiny:llama", cache=tmp_path, precision="float32", strict=False).report.strict
+
+
 def test_template_tokens_cannot_be_allowed() -> None:
     with pytest.raises(SettingsError, match="template_tokens"):
         load("tiny:llama", allow=["template_tokens"])

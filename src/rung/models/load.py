@@ -91,7 +91,24 @@ def load(
         guard.Policy(strict, tuple(allow)),
         store,
     )
-    report = LoaderReport(
+    report = _report(source, found, (opened, cleaned), choice, outcome).model_copy(update={"strict": strict})
+    return Loaded(
+        network=opened.network,
+        tokenizer=cleaned.tokenizer,
+        family=opened.family,
+        path=opened.path,
+        precision=choice.precision,
+        source=source,
+        content_id=found.content_id,
+        report=report,
+    )
+
+
+def _report(
+    source: str, found: Found, read: tuple[Opened, Cleaned], choice: PrecisionChoice, outcome: guard.Outcome
+) -> LoaderReport:
+    opened, cleaned = read
+    return LoaderReport(
         model_name=source,
         content_id=found.content_id,
         family=opened.family,
@@ -100,23 +117,12 @@ def load(
         precision_reason=choice.reason(),
         template_disabled=cleaned.template_disabled,
         removed=cleaned.removed,
-        strict=strict,
         start_ids=cleaned.tokenizer.start_ids,
         sentinel_results=outcome.results,
         verdict=outcome.verdict,
         reasons=outcome.reasons,
         overrides=outcome.overrides,
         degraded=(*found.notes, *opened.notes),
-    )
-    return Loaded(
-        opened.network,
-        cleaned.tokenizer,
-        opened.family,
-        opened.path,
-        choice.precision,
-        source,
-        found.content_id,
-        report,
     )
 
 

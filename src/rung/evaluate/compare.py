@@ -134,10 +134,13 @@ def compare(
         for name, found in paired.items()
         for kind in (OVERALL, *types)
     ]
-    overall = [_pair_row(first, second, OVERALL, items, paired, settings) for first, second in combinations(paired, 2)]
+    overall = [
+        _pair_row(first, second, OVERALL, items=items, paired=paired, settings=settings)
+        for first, second in combinations(paired, 2)
+    ]
     pairs = _adjust(overall, holm([row.test.p for row in overall]), settings.alpha)
     for first, second in combinations(paired, 2):
-        by_type = [_pair_row(first, second, kind, items, paired, settings) for kind in types]
+        by_type = [_pair_row(first, second, kind, items=items, paired=paired, settings=settings) for kind in types]
         pairs += _adjust(by_type, benjamini_hochberg([row.test.p for row in by_type]), settings.fdr)
     return Comparison(
         num_items=len(items),
@@ -199,6 +202,7 @@ def _pair_row(
     first: str,
     second: str,
     kind: str,
+    *,
     items: Sequence[TestItem],
     paired: Mapping[str, Sequence[Answer]],
     settings: CompareSettings,

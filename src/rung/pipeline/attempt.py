@@ -95,7 +95,7 @@ def work(session: Session, spec: StageSpec) -> tuple[str, Spend]:
         raise
     finally:
         spend = budget.settle()
-        _record_end(session, spec, attempt, outcome, message, spend)
+        _record_end(session, spec, attempt, outcome=outcome, message=message, spend=spend)
     outputs.remove_work()
     if outcome != "done":
         del session.opened[spec.name]
@@ -244,7 +244,7 @@ def _write(session: Session, manifest: Manifest) -> None:
     write_manifest(session.folder / manifest.name, manifest)
 
 
-def _record_end(session: Session, spec: StageSpec, attempt: int, outcome: str, message: str, spend: Spend) -> None:
+def _record_end(session: Session, spec: StageSpec, attempt: int, *, outcome: str, message: str, spend: Spend) -> None:
     session.ledger.append(
         Entry(
             event="ended",

@@ -98,7 +98,7 @@ def _file_layer(source: Source) -> Layer:
     for key in _VALUE_KEYS:
         if key in source.values:
             layer.values[key] = source.values[key]
-            _note(layer.origins, (key,), source.values[key], source, (key,), "")
+            _note(layer.origins, (key,), source.values[key], source, at=(key,), suffix="")
     stages = source.values.get("stages")
     if isinstance(stages, dict):
         _override(layer, source, stages, ("stages",), "")
@@ -134,7 +134,7 @@ def _sequence(layer: Layer, source: Source, stages: list[Any]) -> None:
         layer.sequence.append((name, kind))
         layer.settings[name] = said
         layer.origins[(name,)] = source.place(at)
-        _note(layer.origins, (name,), said, source, (*at, kind), "")
+        _note(layer.origins, (name,), said, source, at=(*at, kind), suffix="")
 
 
 def _entry(source: Source, entry: Any, at: KeyPath) -> tuple[str, dict[str, Any]]:
@@ -163,7 +163,7 @@ def _override(layer: Layer, source: Source, stages: Mapping[str, Any], at: KeyPa
                 f"the settings of '{name}' are a mapping, got {said!r:.60}", place=source.place((*at, name))
             )
         layer.settings[name] = dict(said or {})
-        _note(layer.origins, (name,), said or {}, source, (*at, name), suffix)
+        _note(layer.origins, (name,), said or {}, source, at=(*at, name), suffix=suffix)
 
 
 def _apply_profile(result: Layer, sources: list[Source], profile: str) -> None:
@@ -197,7 +197,7 @@ def _profile_layer(source: Source, name: str, section: Any) -> Layer:
             raise SettingsError(f"unknown key '{key}'", place=source.place((*at, key)), hint=nearest(key, allowed))
         if key != "stages":
             layer.values[key] = value
-            _note(layer.origins, (key,), value, source, (*at, key), f" (profile {name})")
+            _note(layer.origins, (key,), value, source, at=(*at, key), suffix=f" (profile {name})")
         elif isinstance(value, dict):
             _override(layer, source, value, (*at, key), f" (profile {name})")
         else:
@@ -268,10 +268,10 @@ def _lay_over(target: dict[str, Any], values: Mapping[str, Any], origins: dict[K
         target[key] = value
 
 
-def _note(origins: dict[KeyPath, str], path: KeyPath, value: Any, source: Source, at: KeyPath, suffix: str) -> None:
+def _note(origins: dict[KeyPath, str], path: KeyPath, value: Any, source: Source, *, at: KeyPath, suffix: str) -> None:
     """Remember the origin of every leaf under `path`; lists are leaves."""
     if isinstance(value, dict) and value:
         for key, item in value.items():
-            _note(origins, (*path, key), item, source, (*at, key), suffix)
+            _note(origins, (*path, key), item, source, at=(*at, key), suffix=suffix)
     elif len(path) > 1 or path[0] in TOP_KEYS:
         origins[path] = source.place(at) + suffix

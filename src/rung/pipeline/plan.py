@@ -87,7 +87,7 @@ def plan(recipe: Recipe, runs_folder: Path, options: Options | None = None) -> P
             state, detail = "blocked", (f"the run stops at {stopping}",)
         if state == "done":
             opened[spec.name] = open_manifest(folder / spec.name)
-        rows.append(_planned(recipe, spec, state, detail, opened, ledger))
+        rows.append(_planned(recipe, spec, state, detail, opened=opened, ledger=ledger))
     return Plan(
         run=recipe.run,
         stages=tuple(rows),
@@ -115,7 +115,13 @@ def _state(folder: Path, spec: StageSpec, identity: str, options: Options) -> tu
 
 
 def _planned(
-    recipe: Recipe, spec: StageSpec, state: str, detail: tuple[str, ...], opened: Mapping[str, Opened], ledger: Ledger
+    recipe: Recipe,
+    spec: StageSpec,
+    state: str,
+    detail: tuple[str, ...],
+    *,
+    opened: Mapping[str, Opened],
+    ledger: Ledger,
 ) -> PlannedStage:
     inputs = {name: opened[target] for name, target in spec.inputs.items() if target in opened}
     return PlannedStage(

@@ -65,7 +65,7 @@ def run(recipe: Recipe, runs_folder: Path, models: Models, options: Options | No
     error: RungError | None = None
     try:
         with storage_named(recipe.run), locked(folder), StopRequest() as stop:
-            _go(recipe, folder, models, chosen, stop, results)
+            _go(recipe, folder, models, chosen, stop=stop, results=results)
     except RungError as ending:
         error = ending
     finally:
@@ -75,7 +75,7 @@ def run(recipe: Recipe, runs_folder: Path, models: Models, options: Options | No
 
 
 def _go(
-    recipe: Recipe, folder: Path, models: Models, options: Options, stop: StopRequest, results: list[StageResult]
+    recipe: Recipe, folder: Path, models: Models, options: Options, *, stop: StopRequest, results: list[StageResult]
 ) -> None:
     for name in options.rebuild | options.force:
         recipe.spec(name, place="--rebuild" if name in options.rebuild else "--force")

@@ -55,7 +55,10 @@ VARIANTS = (
     Variant("choice on instructions", "choice", {"mode": "instruction"}, "instruction"),
     Variant("choice on instructions, averaged", "choice", {"mode": "instruction", "swap_labels": True}, "instruction"),
     Variant(
-        "choice on instructions, calibrated", "choice", {"mode": "instruction", "decide_by": "calibrated"}, "instruction"
+        "choice on instructions, calibrated",
+        "choice",
+        {"mode": "instruction", "decide_by": "calibrated"},
+        "instruction",
     ),
 )
 
@@ -93,7 +96,9 @@ def measure(completer: Completer, pairs: Sequence[KnownPair], quick: bool = Fals
     """The calibration report of every variant."""
     remembering, reports = Remembering(completer), {}
     for variant in VARIANTS:
-        kind, settings = part("scoring.judges", {"kind": variant.critic, **variant.settings, "allow_unclean_model": True})
+        kind, settings = part(
+            "scoring.judges", {"kind": variant.critic, **variant.settings, "allow_unclean_model": True}
+        )
         calibration = CalibrationSettings(target=variant.target, num_resamples=200 if quick else 2000)
         reports[variant.name] = calibrate(kind(settings, completer=remembering), pairs, calibration, SEED)
     return reports
@@ -113,7 +118,8 @@ def page(tables: Mapping[str, Mapping[str, CalibrationReport]]) -> str:
 _INTRODUCTION = (
     "AUC: the probability that a known-good answer outranks a corrupted one, ties half; 95 % bootstrap over pairs in "
     "brackets. Accepted: share let through at a threshold chosen for precision 0.9 on other pairs (cross-fitted). "
-    "Kinds in italics are measured but not mandated: other rules catch them. Written by `python -m experiments critic_table`."
+    "Kinds in italics are measured but not mandated: other rules catch them. "
+    "Written by `python -m experiments critic_table`."
 )
 
 

@@ -148,6 +148,26 @@ def plan_command(
     _command("plan")(recipe, choices, _out(), show_settings)
 
 
+@app.command("audit")
+def audit_command(
+    context: typer.Context,
+    recipe: RecipeFile,
+    *,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", metavar="CHECK", help="Only this check. Repeatable.")
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Also write the findings to this file.")
+    ] = None,
+    profile: Profile = "",
+    sets: Sets = None,
+    runs: Runs = None,
+) -> None:
+    """Catch the silent bugs before a run is paid for: every check on the recipe's own model and data."""
+    choices = replace(_merged(context.obj, runs), profile=profile, sets=tuple(sets or ()))
+    _command("audit")(recipe, choices, _out(), _notes(), only=tuple(only or ()), json_file=json_file)
+
+
 @app.command("generate")
 def generate_command(
     context: typer.Context,

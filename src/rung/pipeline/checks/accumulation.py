@@ -1,0 +1,87 @@
+"""The gradient of k micro-batches is that of one batch, with examples of unequal lengths.
+
+Averaging the means of micro-batches weighs the tokens of short ones more; found and fixed one project at a time
+(TRL#2615, #3716, torchtune#1917, open-instruct#1498). The norms of the network are trained here, because every token
+of every micro-batch moves them and they cost little memory. One process: several ranks are the trainer's own tests'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from rung.base.settings import Field
+from rung.base.settings import Settings as BaseSettings
+from rung.pipeline.audit import Check, Outcome, not_applicable, verdict
+from rung.pipeline.checks._subject import Subject
+from rung.records.packing import PackedRow
+
+__all__ = ["Accumulation"]
+
+
+class AccumulationSettings(BaseSettings):
+    """How close is the same."""
+
+    tolerance: float = Field(1e-4, gt=0, description="largest difference, relative to the norm of the gradient")
+    num_examples: int = Field(4, ge=2, description="examples of the batch")
+
+
+class Accumulation(Check):
+    """One row with every example against one row each."""
+
+    Settings = AccumulationSettings
+    guards = "k micro-batches that are not one batch"
+    runs_model = True
+
+    def run(self, subject: Subject) -> Outcome:
+        """Gradients and losses of both splits."""
+        examples = [example for _, example in subject.few(self.settings.num_examples)]
+        if len(examples) < 2:
+            return not_applicable("two examples are needed")
+        total = sum(len(example.rendered.token_ids) for example in examples)
+        whole = subject.training.pack(examples, total)
+        parts = [row for example in examples for row in subject.training.pack([example], total)]
+        with _norms_trained(subject.loaded.network) as parameters:
+            loss, gradient = _gradient(subject, whole, parameters)
+            split_loss, split_gradient = _gradient(subject, parts, parameters)
+        difference = float((gradient - split_gradient).norm() / gradient.norm())
+        problems = []
+        if not difference <= self.settings.tolerance:
+            problems.append(
+                f"the gradients of 1 and {len(parts)} micro-batches differ by {difference:.1e} of their norm"
+            )
+        if not abs(loss - split_loss) <= self.settings.tolerance * abs(loss):
+            problems.append(f"the loss is {loss:.6f} in one batch and {split_loss:.6f} in {len(parts)}")
+        lengths = [len(row.targets) for row in parts]
+        return verdict(
+            problems, f"{len(parts)} micro-batches of {lengths} targets: gradients differ by {difference:.1e}"
+        )
+
+
+def _gradient(subject: Subject, rows: Sequence[PackedRow], parameters: Sequence[nn.Parameter]) -> tuple[float, Tensor]:
+    for parameter in parameters:
+        parameter.grad = None
+    loss = subject.training.accumulate(subject.loaded.network, rows, subject.training.objective)
+    pieces = [p.grad.flatten().float() for p in parameters if p.grad is not None]
+    return loss, torch.cat(pieces)
+
+
+@contextmanager
+def _norms_trained(network: nn.Module) -> Iterator[list[nn.Parameter]]:
+    """The vectors of the network (all of it where there are none) require a gradient inside; afterwards it is as before."""
+    every = list(network.parameters())
+    before = [(parameter, parameter.requires_grad, parameter.grad) for parameter in every]
+    chosen = [parameter for parameter in every if parameter.ndim == 1] or every
+    for parameter in every:
+        parameter.requires_grad_(False)
+    for parameter in chosen:
+        parameter.requires_grad_(True)
+    try:
+        yield chosen
+    finally:
+        for parameter, required, gradient in before:
+            parameter.requires_grad_(required)
+            parameter.grad = gradient

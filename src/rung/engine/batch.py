@@ -33,7 +33,7 @@ class BatchOptions:
 
 class Batch:
     """Runs jobs to their ends. Running sequences occupy slots 0..n-1 of the cache; a step computes the smallest allowed
-    count of rows that holds them, the rows above n filled with a dummy token.
+    count of rows that holds them, the rows above n reading token 0 to no purpose.
 
     A prompt that a slot already holds is copied from there instead of computed again: same bits, less work.
     """

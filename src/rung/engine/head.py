@@ -58,6 +58,7 @@ class _Running:
         self.weighted = torch.zeros((num_rows, 1), device=device) if weighted else None
 
     def add(self, chunk_NC: Tensor, scratch_NC: Tensor) -> None:
+        """Take the next chunk of logits; `scratch_NC` is overwritten."""
         highest = torch.maximum(self.highest, chunk_NC.amax(1, keepdim=True))
         shrink = (self.highest - highest).exp_()
         torch.sub(chunk_NC, highest, out=scratch_NC).exp_()
@@ -67,9 +68,11 @@ class _Running:
         self.highest = highest
 
     def total(self) -> Tensor:
+        """Log-sum-exp per row, [N]."""
         return (self.highest + self.sum.log())[:, 0]
 
     def entropy(self) -> Tensor:
+        """Entropy per row in nats, [N]: log-sum-exp minus the mean logit."""
         assert self.weighted is not None
         return (self.total() - (self.weighted / self.sum)[:, 0]).clamp_(min=0.0)
 

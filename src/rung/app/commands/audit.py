@@ -69,15 +69,17 @@ def audit(
 
 
 def _table(findings: Sequence[auditing.Finding]) -> Table:
-    table = Table(box=None, padding=(0, 2))
-    for column in ("check", "guards against", "result", "evidence", "s"):
-        table.add_column(column, overflow="fold", justify="right" if column == "s" else "left")
+    """What a check guards against stands above its evidence, so that the table fits any terminal."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("check", no_wrap=True)
+    table.add_column("result", no_wrap=True)
+    table.add_column("guards against; evidence", overflow="fold")
+    table.add_column("s", justify="right", no_wrap=True)
     for finding in findings:
         table.add_row(
             Text(finding.check),
-            Text(finding.guards),
             Text(finding.result, style=_STYLES[finding.result]),
-            Text(finding.evidence),
+            Text.assemble((finding.guards, "dim"), "\n", finding.evidence),
             Text(f"{finding.seconds:.1f}"),
         )
     return table

@@ -23,6 +23,8 @@ from rung.train.settings import AdapterSettings, SftSettings
 
 __all__ = ["open_subject", "settings_classes"]
 
+_ROOMS_OF_PARTS = ("scoring.", "search.", "datagen.", "evaluate.", "train.")
+
 
 def open_subject(recipe: Recipe, runs_folder: Path) -> Subject:
     """Load the recipe's model in float32, where tolerances mean something, and read what its run has finished.
@@ -109,9 +111,7 @@ def _registries() -> list[str]:
         for info in pkgutil.iter_modules(importlib.import_module(f"rung.{name}").__path__)
         if info.ispkg
     ]
-    return [
-        folder for folder in inside if folder.startswith(("scoring.", "datagen.", "evaluate.", "train.", "search."))
-    ]
+    return [folder for folder in inside if folder.startswith(_ROOMS_OF_PARTS)]
 
 
 def _values(recipe: Recipe, kind: type[Any]) -> Iterator[Any]:

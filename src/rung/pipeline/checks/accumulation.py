@@ -71,7 +71,7 @@ def _gradient(subject: Subject, rows: Sequence[PackedRow], parameters: Sequence[
 
 @contextmanager
 def _norms_trained(network: nn.Module) -> Iterator[list[nn.Parameter]]:
-    """The vectors of the network (all of it where there are none) require a gradient inside; afterwards it is as before."""
+    """Inside, the vectors of the network (all of it where there are none) are trained; afterwards it is as before."""
     every = list(network.parameters())
     before = [(parameter, parameter.requires_grad, parameter.grad) for parameter in every]
     chosen = [parameter for parameter in every if parameter.ndim == 1] or every

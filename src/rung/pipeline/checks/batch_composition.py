@@ -1,4 +1,4 @@
-"""A completion depends on its own request: together, reversed and alone, tokens and log-probabilities are the same bits.
+"""A completion depends on its own request alone: together, reversed or one by one, its bits are the same.
 
 Results that move with the batch make no two numbers comparable and no run repeatable (vllm#42259 and the back-end
 threads of lm-evaluation-harness). Greedy and sampled requests of unequal lengths, more of them than there are slots.

@@ -1,8 +1,8 @@
 """A merged adapter is the adapter, a saved one comes back, and both differ from the base.
 
 Merging has given the base model back (unsloth#869), garbage (#5410) and half the accuracy (peft#1836), and adapters
-were saved under names that no loader reads (Soup 0.72.0). The adapter is the recipe's kind and rank with random weights,
-since a fresh one changes nothing; only copies of the network are touched.
+were saved under names that no loader reads (Soup 0.72.0). The adapter has the recipe's rank and targets, and random
+weights, since a fresh one changes nothing; only copies of the network are touched.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -77,9 +78,9 @@ class MergedAdapter(Check):
 def _copied(network: Network) -> Network:
     """A copy whose projections are its own; what an adapter never touches (embeddings, norms) is shared."""
     own = {id(module.weight) for module in network.modules() if isinstance(module, nn.Linear)}
-    shared = {id(p): p for p in network.parameters() if id(p) not in own and p is not network.output_weight}
-    shared[id(network.output_weight)] = network.output_weight
-    return copy.deepcopy(network, shared)  # type: ignore[arg-type]
+    head = network.output_weight
+    shared: dict[int, Any] = {id(p): p for p in network.parameters() if id(p) not in own or p is head}
+    return copy.deepcopy(network, shared)
 
 
 @torch.no_grad()

@@ -45,7 +45,7 @@ def _problems(subject: Subject, exchange: Exchange, example: Example) -> list[st
         if text != trained:
             problems.append(f"{exchange.id}: {name} asks {text[-30:]!r}, training {trained[-30:]!r}")
         elif subject.text.prompt_ids(subject.tokenizer, text) != trained_ids:
-            problems.append(f"{exchange.id}: {name} reads other ids than training from the same text")
+            problems.append(f"{exchange.id}: the engine reads the {name} prompt as other ids than training")
     if not subject.text.few_shot_prompt(exchange.instruction).endswith(trained):
         problems.append(f"{exchange.id}: the few-shot prompt does not end in training's")
     if exchange.stored and not exchange.stored.sent_prompt.endswith(exchange.stored.training_prompt):

@@ -37,7 +37,7 @@ from rung.records.types import Candidate, SftRecord, record_id
 from rung.train.adapters import merge, save_adapter
 from rung.train.step import accumulate, evaluate
 
-__all__ = ["CASES", "Case", "clean_subject"]
+__all__ = ["CASES", "Case", "clean_subject", "stored_records"]
 
 _NUM_EXAMPLES = 16
 
@@ -75,18 +75,21 @@ class Case:
 def clean_subject(source: str = "tiny:gemma3", num_examples: int = _NUM_EXAMPLES) -> Subject:
     """A sound subject on stored records, as after a finished data stage; 0 examples: all of the pool."""
     loaded = load(source, precision="float32", strict=False, clean=False)
-    examples = load_pool("few_shot_pool").examples[: num_examples or None]
-    ask, tokenizer = from_pool(loaded).text.few_shot_prompt, loaded.tokenizer
-    records = [
-        _record(e.type, e.instruction, e.response, ask(e.instruction), len(tokenizer.encode(e.response)))
-        for e in examples
-    ]
     return from_records(
         loaded,
-        records,
+        stored_records(loaded, num_examples),
         held_out=tuple(InstructionFollowing(InstructionFollowing.Settings()).items()),
         settings_classes=(Bootstrap.Settings, Sft.Settings, ReadSettings),
     )
+
+
+def stored_records(loaded: Any, num_examples: int = 0) -> list[SftRecord]:
+    """What a data stage would have stored of the first examples of the pool (0: of all)."""
+    ask, tokenizer = from_pool(loaded).text.few_shot_prompt, loaded.tokenizer
+    return [
+        _record(e.type, e.instruction, e.response, ask(e.instruction), len(tokenizer.encode(e.response)))
+        for e in load_pool("few_shot_pool").examples[: num_examples or None]
+    ]
 
 
 def _record(kind: str, instruction: str, response: str, prompt: str, num_tokens: int) -> SftRecord:

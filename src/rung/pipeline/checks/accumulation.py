@@ -1,8 +1,9 @@
 """The gradient of k micro-batches is that of one batch, with examples of unequal lengths.
 
 Averaging the means of micro-batches weighs the tokens of short ones more; found and fixed one project at a time
-(TRL#2615, #3716, torchtune#1917, open-instruct#1498). The norms of the network are trained here, because every token
-of every micro-batch moves them and they cost little memory. One process: several ranks are the trainer's own tests'.
+(TRL#2615, #3716, torchtune#1917, open-instruct#1498). The network's last norms are trained here: every token of every
+micro-batch moves them, and no backward pass through the body is paid for. One process: several ranks are the trainer's
+own tests'.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from rung.pipeline.checks._subject import Subject
 from rung.records.packing import PackedRow
 
 __all__ = ["Accumulation"]
+
+_NUM_TRAINED = 3
 
 
 class AccumulationSettings(BaseSettings):
@@ -44,7 +47,7 @@ class Accumulation(Check):
         total = sum(len(example.rendered.token_ids) for example in examples)
         whole = subject.training.pack(examples, total)
         parts = [row for example in examples for row in subject.training.pack([example], total)]
-        with _norms_trained(subject.loaded.network) as parameters:
+        with _last_norms_trained(subject.loaded.network) as parameters:
             loss, gradient = _gradient(subject, whole, parameters)
             split_loss, split_gradient = _gradient(subject, parts, parameters)
         difference = float((gradient - split_gradient).norm() / gradient.norm())
@@ -70,11 +73,11 @@ def _gradient(subject: Subject, rows: Sequence[PackedRow], parameters: Sequence[
 
 
 @contextmanager
-def _norms_trained(network: nn.Module) -> Iterator[list[nn.Parameter]]:
-    """Inside, the vectors of the network (all of it where there are none) are trained; afterwards it is as before."""
+def _last_norms_trained(network: nn.Module) -> Iterator[list[nn.Parameter]]:
+    """Inside, the network's last vectors (all of it where there are none) are trained; afterwards it is as before."""
     every = list(network.parameters())
     before = [(parameter, parameter.requires_grad, parameter.grad) for parameter in every]
-    chosen = [parameter for parameter in every if parameter.ndim == 1] or every
+    chosen = [parameter for parameter in every if parameter.ndim == 1][-_NUM_TRAINED:] or every
     for parameter in every:
         parameter.requires_grad_(False)
     for parameter in chosen:

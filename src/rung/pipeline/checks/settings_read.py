@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 from rung.base.settings import Settings
@@ -57,14 +58,20 @@ def _files(root: Path) -> list[Path]:
     return sorted(root.rglob("*.py")) if root.is_dir() else [root]
 
 
-def _names_read(path: Path) -> set[str]:
-    names = set()
+def _names_read(path: Path) -> frozenset[str]:
+    return _parsed(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _parsed(path: Path, changed: int) -> frozenset[str]:
+    """Names read in a file as it stood at `changed`; parsing all of rung takes over a second."""
+    names: set[str] = set()
     for node in _outside_validators(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
             names.add(node.attr)
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "getattr":
             names |= {a.value for a in node.args[1:2] if isinstance(a, ast.Constant) and isinstance(a.value, str)}
-    return names
+    return frozenset(names)
 
 
 def _outside_validators(node: ast.AST) -> Iterator[ast.AST]:

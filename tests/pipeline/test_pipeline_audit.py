@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from rung.base.errors import GateFailed, Interrupted, SettingsError
 from rung.base.fingerprint import Code, content_hash
 from rung.base.lookup import known, lookup
 from rung.base.settings import Settings
+from rung.models.families.fallback import Fallback, FallbackSettings
 from rung.models.load import load
 from rung.pipeline.audit import FOLDER, Check, Outcome, audit, planned, verdict
 from rung.pipeline.checks._recipe import open_subject, settings_classes
@@ -111,6 +114,21 @@ def test_a_model_without_a_start_token_passes_and_a_hidden_one_is_found() -> Non
     (finding,) = audit(replace(sound, text=hidden), ["start_token"])
     assert finding.result == "failed"
     assert "<bos>, which is not declared" in finding.evidence
+
+
+def test_a_wrapped_model_of_transformers_is_audited_too() -> None:
+    """Its layers attend inside transformers, so that part of the packing check stands back and says so."""
+    loaded = load("tiny:llama", precision="float32")
+    config = {
+        "model_type": "qwen2", "vocab_size": 320, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512,
+    }  # fmt: skip
+    network = Fallback.build(FallbackSettings(config=config)).requires_grad_(False)
+    wrapped = from_pool(replace(loaded, network=network, family="fallback", path="fallback"))
+    findings = {finding.check: finding for finding in audit(wrapped) if finding.result != "not applicable"}
+    assert {finding.result for finding in findings.values()} == {"passed"}
+    assert "transformers' own" in findings["packing_leak"].evidence
+    assert "cached_logits" in findings
 
 
 def test_a_start_token_spelled_out_in_the_data_is_found(subject: Subject) -> None:
@@ -246,6 +264,14 @@ def test_the_command_prints_a_table_writes_json_and_passes(recipe_path: Path) ->
     for name in known(FOLDER):
         assert name in shown
     assert "start token doubled or missing" in shown
+
+
+def test_the_command_is_named_in_the_help_and_costs_no_torch_before_it_is_typed() -> None:
+    assert run_cli("audit", "--help")[0] == 0
+    assert " audit " in run_cli("--help")[1]
+    code = "import sys, rung.app.commands.audit; assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_command_ends_with_the_gates_code_when_a_check_fails(recipe_path: Path) -> None:

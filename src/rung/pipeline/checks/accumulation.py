@@ -28,7 +28,8 @@ _NUM_TRAINED = 3
 class AccumulationSettings(BaseSettings):
     """How close is the same."""
 
-    tolerance: float = Field(1e-4, gt=0, description="largest difference, relative to the norm of the gradient")
+    gradient_tolerance: float = Field(2e-3, gt=0, description="largest difference, relative to the gradient's norm")
+    loss_tolerance: float = Field(1e-4, gt=0, description="largest relative difference of the losses")
     num_examples: int = Field(4, ge=2, description="examples of the batch")
 
 
@@ -52,11 +53,11 @@ class Accumulation(Check):
             split_loss, split_gradient = _gradient(subject, parts, parameters)
         difference = float((gradient - split_gradient).norm() / gradient.norm())
         problems = []
-        if not difference <= self.settings.tolerance:
+        if not difference <= self.settings.gradient_tolerance:
             problems.append(
                 f"the gradients of 1 and {len(parts)} micro-batches differ by {difference:.1e} of their norm"
             )
-        if not abs(loss - split_loss) <= self.settings.tolerance * abs(loss):
+        if not abs(loss - split_loss) <= self.settings.loss_tolerance * abs(loss):
             problems.append(f"the loss is {loss:.6f} in one batch and {split_loss:.6f} in {len(parts)}")
         lengths = [len(row.targets) for row in parts]
         return verdict(

@@ -21,8 +21,8 @@ __all__ = ["BatchComposition"]
 class BatchCompositionSettings(BaseSettings):
     """How much is decoded."""
 
-    num_requests: int = Field(6, ge=2, description="requests, every other one sampled")
-    num_new_tokens: int = Field(10, ge=1, description="at most this many tokens each, fewer for some")
+    num_requests: int = Field(5, ge=2, description="requests, every other one sampled")
+    num_new_tokens: int = Field(7, ge=1, description="at most this many tokens each, fewer for some")
 
 
 class BatchComposition(Check):

@@ -21,7 +21,7 @@ class CachedLogitsSettings(BaseSettings):
     """How close is the same, and how much is looked at."""
 
     tolerance: float = Field(1e-3, gt=0, description="largest difference of a token's log-probability, in nats")
-    num_new_tokens: int = Field(12, ge=1, description="tokens decoded after each prompt")
+    num_new_tokens: int = Field(8, ge=1, description="tokens decoded after each prompt")
     num_long_tokens: int = Field(576, ge=1, description="length of the long prompt; the model's context may be shorter")
 
 

@@ -30,7 +30,7 @@ __all__ = ["PackingLeak"]
 class PackingLeakSettings(BaseSettings):
     """How close is the same."""
 
-    tolerance: float = Field(1e-5, gt=0, description="largest relative difference of losses and of layer outputs")
+    tolerance: float = Field(1e-4, gt=0, description="largest relative difference of losses and of layer outputs")
 
 
 class PackingLeak(Check):

@@ -24,7 +24,7 @@ _NUM_PADDING = 7
 class PadEndSettings(BaseSettings):
     """How close is the same."""
 
-    tolerance: float = Field(1e-5, gt=0, description="largest relative difference of two losses")
+    tolerance: float = Field(1e-4, gt=0, description="largest relative difference of two losses")
 
 
 class PadEnd(Check):

@@ -52,7 +52,7 @@ def page(planted: Sequence[Planted], clean: Mapping[str, Sequence[Finding]]) -> 
     num_caught = sum(row.caught for row in planted)
     results = [finding.result for findings in clean.values() for finding in findings]
     parts = ["# What `rung audit` catches", "", _INTRODUCTION, ""]
-    parts += [f"Caught: {num_caught} of {len(planted)} planted bugs. ", ""]
+    parts += [f"Caught: {num_caught} of {len(planted)} planted bugs.", ""]
     parts += [f"Clean cases passed: {results.count('passed')} of {len(results)}.", "", *_planted_table(planted)]
     for source, findings in clean.items():
         parts += ["", f"## Clean: {source}", "", *_clean_table(findings)]

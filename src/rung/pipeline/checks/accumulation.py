@@ -4,6 +4,9 @@ Averaging the means of micro-batches weighs the tokens of short ones more; found
 (TRL#2615, #3716, torchtune#1917, open-instruct#1498). The network's last norms are trained here: every token of every
 micro-batch moves them, and no backward pass through the body is paid for. One process: several ranks are the trainer's
 own tests'.
+
+Confident answers leave a small difference of large sums in their gradient, so rounding shows: with two threads, splits
+of Gemma 3 270M differ by 5e-4 where one thread gives 1e-6. The limit stands above that; the loss has a closer one.
 """
 
 from __future__ import annotations

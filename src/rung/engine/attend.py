@@ -10,6 +10,9 @@ see adds exact zeros, however many such blocks the longest neighbour brings alon
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -17,7 +20,7 @@ from torch.nn import functional
 from rung.models.layers.attend import attend_causally
 from rung.models.network import Shape
 
-__all__ = ["BLOCK", "Cache", "DecodeAttend", "PrefillAttend"]
+__all__ = ["BLOCK", "Cache", "DecodeAttend", "Piece", "PrefillAttend"]
 
 BLOCK = 256
 _FINE = 64  # granularity of lengths below one block
@@ -57,53 +60,75 @@ class Cache:
                 held[layer][:, :, : self.capacity] = old
         self.capacity = wanted
 
-    def copy(self, source: int, target: int, num_positions: int) -> None:
-        """Give slot `target` the first `num_positions` of slot `source`."""
+    def copy(self, source: int, target: int, stop: int, start: int = 0) -> None:
+        """Give slot `target` the positions from `start` up to `stop` of slot `source`."""
         for held in (*self.keys, *self.values):
-            held[target, :, :num_positions] = held[source, :, :num_positions]
+            held[target, :, start:stop] = held[source, :, start:stop]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """`length` tokens of the sequence in `slot`, from position `start`."""
+
+    slot: int
+    start: int
+    length: int
 
 
 class PrefillAttend:
-    """Tokens `start`.. of the sequence in one slot: writes their keys and values, reads what came before.
-
-    Takes a batch of one row, so its result depends on this sequence alone.
+    """Pieces of prompts, one after another in one row: writes their keys and values, reads what came before in their
+    own slots. Every piece runs in shapes of its own, so its result does not depend on the others; rows beyond the
+    pieces are padding and come out as zeros.
     """
 
-    def __init__(self, cache: Cache, slot: int, start: int) -> None:
-        self._cache, self._slot, self._start = cache, slot, start
-        self._masks: dict[tuple[int, int], Tensor] = {}
+    def __init__(self, cache: Cache, pieces: Sequence[Piece]) -> None:
+        self._cache, self._pieces = cache, pieces
+        self._masks: dict[tuple[int, int, int], Tensor] = {}
 
     def __call__(
         self, layer: int, query_BTHd: Tensor, key_BTKd: Tensor, value_BTKd: Tensor, *, scale: float, window: int
     ) -> Tensor:
         """Attention output [1, T, H, d]; see `rung.models.network.Attend`."""
-        num_tokens = query_BTHd.shape[1]
-        keys = self._cache.keys[layer][self._slot]
-        values = self._cache.values[layer][self._slot]
-        keys[:, self._start : self._start + num_tokens] = key_BTKd[0].transpose(0, 1)
-        values[:, self._start : self._start + num_tokens] = value_BTKd[0].transpose(0, 1)
-        if self._start == 0:
-            return attend_causally(query_BTHd, key_BTKd, value_BTKd, scale=scale, window=window)
-        first = max(0, self._start - window + 1) if window else 0
+        out_BTHd, at = torch.zeros_like(query_BTHd), 0
+        for piece in self._pieces:
+            rows = slice(at, at + piece.length)
+            at += piece.length
+            query, key, value = query_BTHd[:, rows], key_BTKd[:, rows], value_BTKd[:, rows]
+            self._write(layer, piece, key, value)
+            if piece.start == 0:
+                out_BTHd[:, rows] = attend_causally(query, key, value, scale=scale, window=window)
+            else:
+                out_BTHd[:, rows] = self._with_past(layer, piece, query, scale=scale, window=window)
+        return out_BTHd
+
+    def _write(self, layer: int, piece: Piece, key_1TKd: Tensor, value_1TKd: Tensor) -> None:
+        there = slice(piece.start, piece.start + piece.length)
+        self._cache.keys[layer][piece.slot, :, there] = key_1TKd[0].transpose(0, 1)
+        self._cache.values[layer][piece.slot, :, there] = value_1TKd[0].transpose(0, 1)
+
+    def _with_past(self, layer: int, piece: Piece, query_1THd: Tensor, *, scale: float, window: int) -> Tensor:
+        keys, values = self._cache.keys[layer][piece.slot], self._cache.values[layer][piece.slot]
+        first = max(0, piece.start - window + 1) if window else 0
         seen = functional.scaled_dot_product_attention(
-            query_BTHd.transpose(1, 2),
-            keys[None, :, first : self._start + num_tokens],
-            values[None, :, first : self._start + num_tokens],
-            attn_mask=self._mask(num_tokens, window, first),
+            query_1THd.transpose(1, 2),
+            keys[None, :, first : piece.start + piece.length],
+            values[None, :, first : piece.start + piece.length],
+            attn_mask=self._mask(piece, window, first),
             scale=scale,
-            enable_gqa=query_BTHd.shape[2] != keys.shape[0],
+            enable_gqa=query_1THd.shape[2] != keys.shape[0],
         )
         return seen.transpose(1, 2)
 
-    def _mask(self, num_tokens: int, window: int, first: int) -> Tensor:
+    def _mask(self, piece: Piece, window: int, first: int) -> Tensor:
         """True where query `start + row` may look at position `first + column`."""
-        if (num_tokens, window) not in self._masks:
-            device = self._cache.keys[0].device
-            query = torch.arange(self._start, self._start + num_tokens, device=device)[:, None]
-            key = torch.arange(first, self._start + num_tokens, device=device)[None]
+        kind = (piece.start, piece.length, window)
+        if kind not in self._masks:
+            device, stop = self._cache.keys[0].device, piece.start + piece.length
+            query = torch.arange(piece.start, stop, device=device)[:, None]
+            key = torch.arange(first, stop, device=device)[None]
             near = key > query - window if window else torch.ones_like(key, dtype=torch.bool)
-            self._masks[num_tokens, window] = (key <= query) & near
-        return self._masks[num_tokens, window]
+            self._masks[kind] = (key <= query) & near
+        return self._masks[kind]
 
 
 class DecodeAttend:

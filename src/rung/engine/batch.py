@@ -1,4 +1,4 @@
-"""Continuous batching: a fixed number of slots, and a finished sequence's place goes to the next request at once.
+"""Continuous batching: a fixed number of slots, and finished sequences' places go to the next requests.
 
 Legend: N slots in the step, D width.
 """
@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import torch
 
-from rung.engine.attend import Cache, DecodeAttend, PrefillAttend
+from rung.engine.attend import Cache, DecodeAttend
 from rung.engine.forward import Forward
 from rung.engine.jobs import Job
 from rung.engine.lane import Lane
+from rung.engine.prefill import Prefill, Prompt
 from rung.engine.sample import Sampler
 from rung.records.contracts import Completion
 from rung.records.tokenizer import Tokenizer
@@ -35,7 +36,8 @@ class Batch:
     """Runs jobs to their ends. Running sequences occupy slots 0..n-1 of the cache; a step computes the smallest allowed
     count of rows that holds them, the rows above n reading token 0 to no purpose.
 
-    A prompt that a slot already holds is copied from there instead of computed again: same bits, less work.
+    The beginning of a prompt that a slot already holds is copied from there instead of computed again: same bits, less
+    work.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Batch:
     ) -> None:
         self._forward, self._sampler, self._cache = forward, sampler, cache
         self._tokenizer, self._options = tokenizer, options
+        self._prefill = Prefill(forward, cache, options.prefill_chunk)
         self._lanes: list[Lane] = []
         self._done: dict[int, Completion] = {}
 
@@ -51,43 +54,38 @@ class Batch:
         """All completions in the order of `jobs`. `on_step(num_new_tokens, num_finished)` follows every step; what it
         raises ends the run."""
         waiting = deque(jobs)
-        while waiting and len(self._lanes) < self._options.counts[-1]:
-            self._admit(waiting.popleft(), len(self._lanes))
+        self._admit(waiting)
         while self._lanes:
             num_running = len(self._lanes)
             self._step()
-            self._retire(waiting)
+            self._retire()
+            self._admit(waiting)
             on_step(num_running, len(self._done))
         return [self._done[job.place] for job in jobs]
 
-    def _admit(self, job: Job, slot: int) -> None:
-        """Put a job into a slot, its prompt but the last token into the cache."""
-        ids = job.prompt_ids[:-1]
-        held = [s for s, lane in enumerate(self._lanes) if lane.job.prompt_ids[:-1] == ids]
-        self._cache.reserve(len(job.prompt_ids))
-        if slot not in held and held:
-            self._cache.copy(held[0], slot, len(ids))
-        elif not held:
-            self._prefill(ids, slot)
-        self._lanes[slot : slot + 1] = [Lane(job, self._tokenizer)]
+    def _admit(self, waiting: deque[Job]) -> None:
+        """Put waiting jobs into free slots, their prompts but the last token into the cache.
 
-    def _prefill(self, ids: tuple[int, ...], slot: int) -> None:
-        step = self._options.prefill_chunk
-        for start in range(0, len(ids), step):
-            piece = ids[start : start + step]
-            attend = PrefillAttend(self._cache, slot, start)
-            self._forward.hidden([piece], [range(start, start + len(piece))], attend)
+        A forward over a few short prompts costs little less than one over many, so a sixteenth of the slots is let run
+        free before it is worth one.
+        """
+        num_slots = self._options.counts[-1]
+        num_free = min(num_slots - len(self._lanes), len(waiting))
+        if not num_free or (self._lanes and num_free < min(len(waiting), max(1, num_slots // 16))):
+            return
+        held = [Prompt(slot, lane.job.prompt_ids[:-1]) for slot, lane in enumerate(self._lanes)]
+        jobs = [waiting.popleft() for _ in range(num_free)]
+        arrivals = [Prompt(slot, job.prompt_ids[:-1]) for slot, job in enumerate(jobs, len(self._lanes))]
+        self._prefill.run(arrivals, held)
+        self._lanes += [Lane(job, self._tokenizer) for job in jobs]
 
-    def _retire(self, waiting: deque[Job]) -> None:
-        """Take finished lanes out; the next job, or else the last lane, fills the hole."""
+    def _retire(self) -> None:
+        """Take finished lanes out; the last lane fills the hole."""
         for slot in reversed(range(len(self._lanes))):
             lane = self._lanes[slot]
             if lane.finish_reason is None:
                 continue
             self._done[lane.job.place] = lane.completion()
-            if waiting:
-                self._admit(waiting.popleft(), slot)
-                continue
             last = self._lanes.pop()
             if slot < len(self._lanes):
                 self._cache.copy(len(self._lanes), slot, last.position)

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rung.engine.attend import BLOCK, Cache, DecodeAttend, PrefillAttend
+from rung.engine.attend import BLOCK, Cache, DecodeAttend
 from rung.engine.forward import Forward
 from rung.engine.head import Head, Needs
+from rung.engine.prefill import ROWS, Prefill, Prompt
 
 __all__ = ["SMALLEST", "Invariance", "candidate_counts", "probe"]
 
@@ -36,13 +37,18 @@ class Invariance:
 
 
 def candidate_counts(num_slots: int) -> tuple[int, ...]:
-    """Batch sizes worth having, ascending: the full one and its halves down to `SMALLEST`."""
-    full = max(num_slots, SMALLEST)
+    """Batch sizes worth having, ascending: the full one and its halves down to `SMALLEST`, in multiples of it, because
+    the rows that are left over from a multiple of four often run in a kernel with other bits."""
+    full = _rounded(num_slots)
     counts = {full}
     while full > SMALLEST:
-        full = max(SMALLEST, full // 2)
+        full = _rounded(full // 2)
         counts.add(full)
     return tuple(sorted(counts))
+
+
+def _rounded(count: int) -> int:
+    return max(SMALLEST, -(-count // SMALLEST) * SMALLEST)
 
 
 @torch.inference_mode()
@@ -52,12 +58,18 @@ def probe(forward: Forward, head: Head, counts: tuple[int, ...]) -> Invariance:
     cache = Cache(network.shape, counts[-1], forward.dtype, forward.device)
     cache.reserve(2 * BLOCK)
     ids = [(7 * i + 3) % network.shape.vocabulary for i in range(_NUM_TOKENS)]
-    forward.hidden([ids], [range(_NUM_TOKENS)], PrefillAttend(cache, 0, 0))
+    prefill, prompt = Prefill(forward, cache, ROWS), Prompt(0, tuple(ids))
+    alone = prefill.compute(0, [prompt])[:, :_NUM_TOKENS]
+    crowded = [prefill.compute(0, [prompt], rows)[:, :_NUM_TOKENS] for rows in (2 * ROWS, 5 * ROWS, 512)]
     for slot in range(1, counts[-1]):
         cache.copy(0, slot, _NUM_TOKENS)
     reference = _rows(forward, head, cache, (counts[-1], 0))
-    exact = _all_equal(reference, reference[:1]) and all(
-        torch.equal(_rows(forward, head, cache, (counts[-1], length)), reference) for length in (BLOCK, 2 * BLOCK)
+    exact = (
+        all(torch.equal(other, alone) for other in crowded)
+        and _all_equal(reference, reference[:1])
+        and all(
+            torch.equal(_rows(forward, head, cache, (counts[-1], length)), reference) for length in (BLOCK, 2 * BLOCK)
+        )
     )
     kept = [c for c in counts[:-1] if _all_equal(_rows(forward, head, cache, (c, 0)), reference[:1])]
     rejected = tuple(c for c in counts[:-1] if c not in kept)

@@ -10,9 +10,9 @@ __all__ = ["EngineSettings"]
 class EngineSettings(Settings):
     """How much runs at once, and what is kept of it. Results do not depend on `num_slots`."""
 
-    num_slots: int = Field(64, ge=1, description="sequences decoded at once")
+    num_slots: int = Field(64, ge=1, description="sequences decoded at once, rounded up to a multiple of four")
     max_context: int = Field(0, ge=0, description="longest prompt plus new tokens; 0 is what the model allows")
-    prefill_chunk: int = Field(512, ge=1, description="prompt tokens computed at once")
+    prefill_chunk: int = Field(512, ge=1, description="prompt tokens of one forward")
     head_chunk: int = Field(
         2048, ge=64, description="vocabulary rows projected at once; a chunk of logits fits the cache"
     )

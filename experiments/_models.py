@@ -12,6 +12,6 @@ __all__ = ["completers"]
 
 
 def completers(sources: Sequence[str]) -> Iterator[tuple[str, Completer]]:
-    """(source, engine) for each source; a model that the guard does not call clean is opened all the same and says so."""
+    """(source, engine) for each source; a model that the guard does not call clean is opened too, and says so."""
     for source in sources:
         yield source, Engine(load(source, precision="float32", strict=False))

@@ -3,7 +3,7 @@
 Mean over response tokens of log p(response | instruction in its frame) - log p(response | frame without it): pointwise
 mutual information, length-normalised. It needs no rubric, no letters and no instruction-tuned model.
 
-Its known weaknesses and what acts on them (`python -m experiments critic_table` measures each): a copy of the instruction
+Known weaknesses and what acts on them (`python -m experiments critic_table` measures them): a copy of its instruction
 gains most of all (`echo`), a loop gains on what it repeats (`repetition`), and one lucky token outweighs a paragraph
 (`shrinkage`: the mean is pulled towards 0 as n / (n + shrinkage), the estimate of a mean under a prior worth that many
 tokens). By itself it cannot see that an answer stops in mid-sentence; `unfinished` asks the model how likely a line

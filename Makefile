@@ -26,7 +26,7 @@ quickstart: $(VENV)/.base
 	$(BIN)/rung run recipes/quickstart.yaml
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check src tests

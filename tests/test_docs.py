@@ -28,7 +28,7 @@ def rows() -> list[list[str]]:
     return found
 
 
-def tests_in(path: Path) -> set[str]:
+def names_in(path: Path) -> set[str]:
     tree = ast.parse(path.read_text())
     return {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name.startswith("test_")}
 
@@ -54,7 +54,7 @@ def test_every_row_is_there(row: list[str]) -> None:
     for name in named:
         file, _, function = name.partition("::")
         assert (ROOT / file).is_file(), f"{file} does not exist"
-        assert not function or function in tests_in(ROOT / file), f"{name} does not exist"
+        assert not function or function in names_in(ROOT / file), f"{name} does not exist"
     for path in re.findall(r"docs/results/[\w.\-]+", effect):
         assert (ROOT / path).is_file(), f"{path} does not exist"
 

@@ -39,8 +39,8 @@ def write_and_stall(*arguments):
     write(*arguments)
     stall("manifest", 1)
 
-def end_and_stall(*arguments):
-    end(*arguments)
+def end_and_stall(*arguments, **named):
+    end(*arguments, **named)
     stall("manifest", 2)
 
 attempt.write_manifest, attempt._record_end = write_and_stall, end_and_stall

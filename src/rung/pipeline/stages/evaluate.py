@@ -30,8 +30,8 @@ class EvaluateSettings(Settings):
     model: str = Field(description="the stage that trained the model")
     against: tuple[str, ...] = Field(("probe.raw", "probe.framed"), description="baselines, as stage.output")
     suite: str | dict[str, Any] = Field("instruction_following", description="the same part as the probe's")
-    max_new_tokens: int = Field(40, ge=1, le=4096, description="limit of an answer, the same as the probe's")
-    shard_size: int = Field(96, ge=1, description="items answered and saved together")
+    max_new_tokens: int = Field(32, ge=1, le=4096, description="limit of an answer, the same as the probe's")
+    shard_size: int = Field(160, ge=1, description="items answered and saved together")
     gate: ReleaseSettings = Field(ReleaseSettings(), description="what must hold for a release")
     engine: EngineSettings = Field(
         EngineSettings(keep_logprobs=False, keep_entropies=False), description="slots and cache of the engine"

@@ -29,8 +29,8 @@ class ProbeSettings(Settings):
     """What is asked, and how long an answer may be."""
 
     suite: str | dict[str, Any] = Field("instruction_following", description="a part of evaluate/suites")
-    max_new_tokens: int = Field(40, ge=1, le=4096, description="limit of an answer, the same for every condition")
-    shard_size: int = Field(96, ge=1, description="items answered and saved together")
+    max_new_tokens: int = Field(32, ge=1, le=4096, description="limit of an answer, the same for every condition")
+    shard_size: int = Field(160, ge=1, description="items answered and saved together")
     gap: GapSettings = Field(GapSettings(), description="when training is worth starting")
     engine: EngineSettings = Field(
         EngineSettings(keep_logprobs=False, keep_entropies=False), description="slots and cache of the engine"

@@ -39,7 +39,8 @@ def test_every_variant_is_measured_and_the_page_shows_the_refusal_and_the_fallba
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: v.name)
 def test_every_variant_is_a_valid_part(variant: object) -> None:
     settings = {"kind": variant.critic, **variant.settings}  # type: ignore[attr-defined]
-    part("scoring.judges", settings)
+    found, validated = part("scoring.judges", settings)
+    assert isinstance(validated, found.Settings)
 
 
 def test_a_text_is_scored_once() -> None:

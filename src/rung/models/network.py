@@ -9,6 +9,7 @@ documents, a ring one that moves blocks between devices.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -39,7 +40,7 @@ class Attend(Protocol):
         """Attention output [B, T, H, d]. Causal; `window` > 0: each token sees itself and the window-1 before it."""
 
 
-class Network(nn.Module):
+class Network(nn.Module, ABC):
     """Base of all families. Parameter names are those of the published checkpoints.
 
     `shape` describes it; `hidden` runs the body; `output_weight` and `softcap` let callers make logits in pieces
@@ -49,11 +50,11 @@ class Network(nn.Module):
     shape: Shape
     softcap: float = 0.0
 
+    @abstractmethod
     def hidden(self, token_ids_BT: Tensor, positions_BT: Tensor, attend: Attend) -> Tensor:
         """Final hidden states [B, T, D], normalised, ready for the output projection."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def output_weight(self) -> Tensor:
         """The output projection's weight [V, D] (the embedding's when tied)."""
-        raise NotImplementedError

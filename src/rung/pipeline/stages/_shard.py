@@ -20,6 +20,9 @@ from rung.records.types import Candidate, Critique, Drop, Instruction, SftRecord
 
 __all__ = ["Made", "Parts", "make_shard"]
 
+# A round of one or two calls takes nearly as long as one of eight, and what is too much is passed over.
+_LEAST_CALLS = 8
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -86,7 +89,7 @@ def _num_calls(parts: Parts, made: Made, missing: int) -> int:
     """List continuations expected to yield `missing` kept records: a third of the lines at first, then as measured."""
     share = (len(made.kept) + 1) / (made.num_lines + 3) if made.num_lines else 1 / 3
     num_taken: int = parts.instructions.settings.num_taken
-    return max(1, min(64, math.ceil(missing / max(share, 0.05) / num_taken)))
+    return max(_LEAST_CALLS, min(64, math.ceil(missing / max(share, 0.05) / num_taken)))
 
 
 def _round(parts: Parts, made: Made, num_calls: int, seed: int) -> None:

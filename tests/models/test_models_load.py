@@ -279,6 +279,9 @@ def test_a_finished_stage_loads_with_its_adapter_and_on_another_stage(tmp_path: 
                     parameter.fill_(value)
         expected[name] = logits(network, [4, 5, 6]).detach()
         adapted.save_pretrained(folder)
+        config = json.loads((folder / "adapter_config.json").read_text())
+        # what training writes: peft would wrap for this task, and ask for transformers' methods
+        (folder / "adapter_config.json").write_text(json.dumps({**config, "task_type": "CAUSAL_LM"}))
         finished_stage(folder, {"adapter_model.safetensors": "adapter", "adapter_config.json": "summary"}, source)
     assert not torch.allclose(expected["sft"], logits(base.network, [4, 5, 6]), atol=1e-3)
     for name, wanted in expected.items():

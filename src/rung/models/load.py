@@ -165,7 +165,10 @@ def _applied(opened: Opened, found: Found, dtype: torch.dtype) -> Opened:
         _replace(network, found.weights)
     for folder in found.adapters:
         try:
-            network = peft.PeftModel.from_pretrained(network, str(folder)).merge_and_unload()
+            config = peft.PeftConfig.from_pretrained(str(folder))
+            # peft's wrapper for a task wants transformers' generation methods, which a network of ours does not have
+            config.task_type = None
+            network = peft.PeftModel.from_pretrained(network, str(folder), config=config).merge_and_unload()
             # what is merged must not count as an adapter that is still on
             network.__dict__.pop("peft_config", None)
         except (ValueError, KeyError, OSError, RuntimeError, safetensors.SafetensorError) as error:

@@ -164,3 +164,16 @@ def test_an_edited_verdict_is_refused(done: Path) -> None:
     result = go(done, ladder())
     assert result.exit_code != 0
     assert "pilot" in str(result.error)
+
+
+def test_a_heuristic_that_fails_its_labelled_examples_only_flags(
+    done: Path, asked: list[Scripted], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Spec item 75: with a floor that none of them reaches, no filter of a heuristic drops anything."""
+    assert output(done, "pilot").manifest.calibration["advisory"] == {}
+    other = tmp_path_factory.mktemp("weak")
+    assert go(other, ladder(heuristics={"min_examples": 1000})).exit_code == 0
+    found = output(other, "pilot").manifest.calibration["advisory"]
+    assert set(found) == {"runaway", "incomplete", "repetition", "echo", "scope", "garbage", "unfit"}
+    dropped = [drop.part for drop in output(other, "pilot").records("drop")]
+    assert not {"incomplete", "echo", "instruction_sanity"} & set(dropped)

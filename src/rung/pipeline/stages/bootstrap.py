@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from rung.base.errors import GateFailed
@@ -18,6 +19,8 @@ from rung.datagen.merge import shard_sizes
 from rung.datagen.pool import load_pool
 from rung.datagen.progress import ProgressiveQc, ProgressiveQcSettings
 from rung.datagen.qc import Thresholds
+from rung.datagen.validation import ValidationSettings, load_labelled, validate_heuristics
+from rung.datagen.validation import advisory as weak_heuristics
 from rung.engine.settings import EngineSettings
 from rung.pipeline.executors.local import for_each_shard
 from rung.pipeline.stage import Context, Outputs, Stage, Verdict
@@ -53,6 +56,9 @@ class BootstrapSettings(Settings):
         description="parts of datagen/filters, in order",
     )
     advisory: tuple[str, ...] = Field((), description="filters that flag what they find and drop nothing")
+    heuristics: ValidationSettings = Field(
+        ValidationSettings(), description="what a heuristic must reach on labelled examples before its filter may drop"
+    )
     critic_threshold: float | None = Field(None, ge=0, description="replaces the calibrated threshold")
     force_critic: str = Field("", description="a critic that gates whatever its calibration; recorded as a bypass")
     progress: ProgressiveQcSettings = Field(ProgressiveQcSettings(), description="running QC and early abort")
@@ -86,6 +92,7 @@ class Bootstrap(Stage):
         sizes = shard_sizes(settings.count, settings.shards)
         engine = open_engine(context, outputs, settings.engine)
         critic = chosen_critic(settings, inputs["calibration"], engine, outputs)
+        advisory = _advisory_filters(settings, outputs)
         progress = ProgressiveQc(settings.progress, settings.thresholds, {"min_instruction_acceptance": NOT_JUDGED})
         seeds = {f"shard_{index}": derive(context.seed, "shard", index) for index in range(settings.shards)}
         outputs.note("seeds", seeds)
@@ -93,7 +100,7 @@ class Bootstrap(Stage):
             _look(progress, _shard_of(outputs, index), context, settings)
 
         def work(index: int) -> None:
-            parts = _parts(settings, engine, critic, context)
+            parts = replace(_parts(settings, engine, critic, context), advisory=advisory)
             seed = seeds[f"shard_{index}"]
             made = make_shard(parts, sizes[index], seed, settings.max_rounds, lambda so_far: context.budget.poll())
             _save(outputs, index, made, {**parts.metadata, "shard": index, "shard_seed": seed})
@@ -138,6 +145,14 @@ def _parts(settings: BootstrapSettings, engine: Any, critic: Any, context: Conte
         advisory=frozenset(settings.advisory),
         metadata=record_metadata(context, context.models.load(context.model_source), settings),
     )
+
+
+def _advisory_filters(settings: BootstrapSettings, outputs: Outputs) -> frozenset[str]:
+    """Filters that only flag: those the recipe names, and those whose heuristic fails its labelled examples."""
+    qualities = validate_heuristics(load_labelled())
+    weak = weak_heuristics(qualities, settings.heuristics)
+    outputs.note("calibration", {"heuristics": plain(qualities), "advisory": weak})
+    return frozenset([*settings.advisory, *("instruction_sanity" if name == "unfit" else name for name in weak)])
 
 
 def _filters(specs: tuple[str | dict[str, Any], ...], held_out: list[str], place: str) -> list[tuple[str, Any]]:

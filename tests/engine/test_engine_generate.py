@@ -326,6 +326,20 @@ def test_batch_sizes_with_other_bits_are_found_and_not_used() -> None:
     assert engine.invariance.exact
 
 
+def test_a_network_is_probed_once_in_a_process_and_again_when_its_parameters_change() -> None:
+    made = llama()
+    first = Engine(made, EngineSettings(num_slots=8))
+    first.complete(requests(8))
+    second = Engine(made, EngineSettings(num_slots=8))
+    second.complete(requests(8))
+    assert second.invariance == first.invariance
+    assert second.num_forwards < first.num_forwards
+    made.network.register_parameter("adapter", torch.nn.Parameter(torch.zeros(3)))
+    third = Engine(made, EngineSettings(num_slots=8))
+    third.complete(requests(8))
+    assert third.num_forwards == first.num_forwards
+
+
 def test_a_network_whose_rows_differ_is_said_to_be_inexact() -> None:
     made = llama()
     honest = made.network.hidden

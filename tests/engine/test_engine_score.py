@@ -81,3 +81,15 @@ def test_what_cannot_be_scored_is_refused_before_any_work() -> None:
     with pytest.raises(DataError, match="no context"):
         Engine(replace(made, tokenizer=byte_tokenizer(start_ids=()))).score([""], ["a"])
     assert engine.num_forwards == 0
+
+
+def test_a_context_that_begins_another_is_not_computed_again() -> None:
+    """A response and the line break after it: the second context is the first and one token more."""
+    prompts, texts = pairs(64)
+    texts = [text + "x" for text in texts]
+    engine = Engine(llama(), EngineSettings(score_tokens=512))
+    engine.score([p + t for p, t in zip(prompts, texts, strict=True)], ["\n"] * 64)
+    once = engine.num_forwards
+    wholes = [p + t for p, t in zip(prompts, texts, strict=True)]
+    engine.score([*prompts, *wholes], [*texts, *["\n"] * 64])
+    assert engine.num_forwards == 2 * once

@@ -12,7 +12,7 @@ from rung.engine.attend import Cache
 from rung.engine.batch import Batch, BatchOptions
 from rung.engine.forward import Forward
 from rung.engine.head import Head
-from rung.engine.invariance import Invariance, candidate_counts, probe
+from rung.engine.invariance import Invariance, candidate_counts, invariance
 from rung.engine.jobs import Job, make_jobs
 from rung.engine.one_by_one import OneByOne
 from rung.engine.sample import Sampler
@@ -146,7 +146,7 @@ class Engine:
 
     def _counts(self) -> tuple[int, ...]:
         if self.invariance is None:
-            self.invariance = probe(self._forward, self._head, candidate_counts(self.settings.num_slots))
+            self.invariance = invariance(self._forward, self._head, candidate_counts(self.settings.num_slots))
             if not self.invariance.exact:
                 self._events.degraded(
                     "batch invariance", "kernels here change a row's bits with its place in the batch"

@@ -86,7 +86,7 @@ class Head:
     """
 
     def __init__(self, network: Network, chunk: int) -> None:
-        self._network, self._chunk = network, chunk
+        self._network, self.chunk = network, chunk
         self._logits = torch.empty(0)
         self._scratch = torch.empty(0)
 
@@ -101,10 +101,10 @@ class Head:
         tempered = _Running(num_rows, device, False) if needs.inverse_temperature is not None else None
         highest = torch.full((num_rows,), -torch.inf, device=device)
         best = torch.zeros((num_rows,), dtype=torch.long, device=device)
-        for start in range(0, size, self._chunk):
-            chunk = logits_NV[:, start : start + self._chunk]
+        for start in range(0, size, self.chunk):
+            chunk = logits_NV[:, start : start + self.chunk]
             scratch = self._scratch[:num_rows, : chunk.shape[1]]
-            self._project(hidden_ND, weight_VD[start : start + self._chunk], chunk)
+            self._project(hidden_ND, weight_VD[start : start + self.chunk], chunk)
             if raw is not None:
                 raw.add(chunk, scratch)
             if needs.penalties is not None:
@@ -130,11 +130,11 @@ class Head:
         weight_VD = self._network.output_weight
         num_rows, size = hidden_ND.shape[0], weight_VD.shape[0]
         running = _Running(num_rows, hidden_ND.device, False)
-        chunk_logits = torch.empty((num_rows, self._chunk), device=hidden_ND.device)
+        chunk_logits = torch.empty((num_rows, self.chunk), device=hidden_ND.device)
         scratch = torch.empty_like(chunk_logits)
         picked = torch.zeros(len(rows), device=hidden_ND.device)
-        for start in range(0, size, self._chunk):
-            width = min(self._chunk, size - start)
+        for start in range(0, size, self.chunk):
+            width = min(self.chunk, size - start)
             chunk = chunk_logits[:, :width]
             self._project(hidden_ND, weight_VD[start : start + width], chunk)
             running.add(chunk, scratch[:, :width])
@@ -154,4 +154,4 @@ class Head:
     def _prepare(self, num_rows: int, size: int, device: torch.device) -> None:
         if self._logits.shape[0] < num_rows or self._logits.device != device:
             self._logits = torch.empty((num_rows, size), device=device)
-            self._scratch = torch.empty((num_rows, min(self._chunk, size)), device=device)
+            self._scratch = torch.empty((num_rows, min(self.chunk, size)), device=device)

@@ -10,6 +10,8 @@ Legend: N rows, D width, C vocabulary chunk.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -18,8 +20,9 @@ from rung.engine.attend import BLOCK, Cache, DecodeAttend
 from rung.engine.forward import Forward
 from rung.engine.head import Head, Needs
 from rung.engine.prefill import ROWS, Prefill, Prompt
+from rung.models.network import Network
 
-__all__ = ["SMALLEST", "Invariance", "candidate_counts", "probe"]
+__all__ = ["SMALLEST", "Invariance", "candidate_counts", "invariance", "probe"]
 
 SMALLEST = 4  # fewer rows fall into matrix-vector kernels with other bits; they cost about as much
 _NUM_TOKENS = 9
@@ -51,9 +54,22 @@ def _rounded(count: int) -> int:
     return max(SMALLEST, -(-count // SMALLEST) * SMALLEST)
 
 
+_FOUND: WeakKeyDictionary[Network, dict[tuple[Any, ...], Invariance]] = WeakKeyDictionary()
+
+
+def invariance(forward: Forward, head: Head, counts: tuple[int, ...]) -> Invariance:
+    """What `probe` finds, tried once per network in a process: kernels go by shapes, types and threads, not by values."""
+    weights = tuple((tuple(p.shape), p.dtype, p.device) for p in forward.network.parameters())
+    known = _FOUND.setdefault(forward.network, {})
+    key = (weights, head.chunk, counts, torch.get_num_threads())
+    if key not in known:
+        known[key] = probe(forward, head, counts)
+    return known[key]
+
+
 @torch.inference_mode()
 def probe(forward: Forward, head: Head, counts: tuple[int, ...]) -> Invariance:
-    """Run it on `counts` (ascending); costs about one decode step per count."""
+    """Run it on `counts` (ascending); costs about one decode step per count, and one of 500 rows."""
     network = forward.network
     cache = Cache(network.shape, counts[-1], forward.dtype, forward.device)
     cache.reserve(2 * BLOCK)

@@ -1,4 +1,5 @@
-"""Log-probabilities of given continuations: packed by length, each distinct context computed once.
+"""Log-probabilities of given continuations: packed by length, each distinct context computed once, and none that another
+begins with.
 
 Legend: D width.
 """
@@ -77,25 +78,20 @@ def score_pairs(forward: Forward, head: Head, pairs: Sequence[Pair], token_budge
 
 
 def _documents(pairs: Sequence[Pair]) -> list[_Document]:
-    """Distinct contexts. A single-token continuation needs its prompt alone, so it rides on any document that begins
-    with that prompt."""
-    documents: dict[tuple[int, ...], _Document] = {}
-    hosts: dict[tuple[int, ...], _Document] = {}
-    order = sorted(range(len(pairs)), key=lambda i: (-len(pairs[i].continuation_ids), i))
-    for index in order:
-        pair = pairs[index]
-        if not pair.continuation_ids:
-            continue
-        ids = (*pair.prompt_ids, *pair.continuation_ids[:-1])
-        single = len(pair.continuation_ids) == 1
-        document = hosts.get(pair.prompt_ids) if single else None
-        document = document or documents.setdefault(ids, _Document(ids))
-        hosts.setdefault(pair.prompt_ids, document)
-        first = len(pair.prompt_ids) - 1
-        document.wanted += [
-            (first + offset, token, (index, offset)) for offset, token in enumerate(pair.continuation_ids)
-        ]
-    return list(documents.values())
+    """Distinct contexts; one that begins another rides on it, for what follows cannot change what came before."""
+    wanted: dict[tuple[int, ...], list[tuple[int, int, tuple[int, int]]]] = {}
+    for index, pair in enumerate(pairs):
+        if pair.continuation_ids:
+            first = len(pair.prompt_ids) - 1
+            wanted.setdefault((*pair.prompt_ids, *pair.continuation_ids[:-1]), []).extend(
+                (first + offset, token, (index, offset)) for offset, token in enumerate(pair.continuation_ids)
+            )
+    documents: list[_Document] = []
+    for ids in sorted(wanted, reverse=True):  # whatever begins with `ids` comes right before it
+        if not documents or documents[-1].ids[: len(ids)] != ids:
+            documents.append(_Document(ids))
+        documents[-1].wanted += wanted[ids]
+    return documents
 
 
 def _packs(documents: list[_Document], token_budget: int) -> list[list[_Document]]:

@@ -93,6 +93,7 @@ class Bootstrap(Stage):
         engine = open_engine(context, outputs, settings.engine)
         critic = chosen_critic(settings, inputs["calibration"], engine, outputs)
         advisory = _advisory_filters(settings, outputs)
+        measured = {"kept_per_line": _kept_per_line(inputs["pilot"])} if "pilot" in inputs else {}
         progress = ProgressiveQc(settings.progress, settings.thresholds, {"min_instruction_acceptance": NOT_JUDGED})
         seeds = {f"shard_{index}": derive(context.seed, "shard", index) for index in range(settings.shards)}
         outputs.note("seeds", seeds)
@@ -100,7 +101,7 @@ class Bootstrap(Stage):
             _look(progress, _shard_of(outputs, index), context, settings)
 
         def work(index: int) -> None:
-            parts = replace(_parts(settings, engine, critic, context), advisory=advisory)
+            parts = replace(_parts(settings, engine, critic, context), advisory=advisory, **measured)
             seed = seeds[f"shard_{index}"]
             made = make_shard(parts, sizes[index], seed, settings.max_rounds, lambda so_far: context.budget.poll())
             _save(outputs, index, made, {**parts.metadata, "shard": index, "shard_seed": seed})
@@ -145,6 +146,13 @@ def _parts(settings: BootstrapSettings, engine: Any, critic: Any, context: Conte
         advisory=frozenset(settings.advisory),
         metadata=record_metadata(context, context.models.load(context.model_source), settings),
     )
+
+
+def _kept_per_line(pilot: Opened) -> float:
+    """Records that a pilot kept, or would have kept had it not reached its count, per line that was written."""
+    num_kept = sum(one.outcome == "kept" or one.reason == "count_reached" for one in pilot.records("candidate"))
+    num_lines = sum(1 for _ in pilot.records("instruction"))
+    return num_kept / max(1, num_lines)
 
 
 def _advisory_filters(settings: BootstrapSettings, outputs: Outputs) -> frozenset[str]:

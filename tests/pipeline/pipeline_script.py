@@ -28,7 +28,7 @@ def answer(request: Request) -> str:
         return " " + "\n".join([lines[0], *(f"{number + n}. {text}" for n, text in enumerate(lines[1:], 1))])
     instruction = request.text.rsplit("Instruction: ", 1)[1].split("\n", 1)[0]
     if random.random() < 0.25:
-        return " Bananas are yellow fruit that many people like to eat.\n###END###"
+        return " Bananas are sweet fruit that many people like to eat.\n###END###"
     words = instruction.rstrip(".").split()
     return f" People often notice this {words[3]} beside the old {words[-1]} in summer.\n###END###\n\nInstruction: more"
 

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from rung.base.errors import DataError
+from rung.base.turns import take_turns
 from rung.datagen.wording import fold
 
 __all__ = ["SOURCES", "Example", "Pool", "load_pool", "load_topics"]
@@ -76,11 +77,7 @@ class Pool:
         random.shuffle(order)
         for entries in left.values():
             random.shuffle(entries)
-        drawn: list[Example] = []
-        while len(drawn) < count:
-            for kind in order:
-                if left[kind] and len(drawn) < count:
-                    drawn.append(left[kind].pop())
+        drawn = take_turns([left[kind] for kind in order], count)
         random.shuffle(drawn)
         return drawn
 

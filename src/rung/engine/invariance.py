@@ -58,7 +58,7 @@ _FOUND: WeakKeyDictionary[Network, dict[tuple[Any, ...], Invariance]] = WeakKeyD
 
 
 def invariance(forward: Forward, head: Head, counts: tuple[int, ...]) -> Invariance:
-    """What `probe` finds, tried once per network in a process: kernels go by shapes, types and threads, not by values."""
+    """What `probe` finds, tried once per network and process: kernels go by shapes, not by values."""
     weights = tuple((tuple(p.shape), p.dtype, p.device) for p in forward.network.parameters())
     known = _FOUND.setdefault(forward.network, {})
     key = (weights, head.chunk, counts, torch.get_num_threads())

@@ -1,5 +1,5 @@
-"""Log-probabilities of given continuations: packed by length, each distinct context computed once, and none that another
-begins with.
+"""Log-probabilities of given continuations: packed by length, each distinct context computed once, and not at all when
+another begins with it.
 
 Legend: D width.
 """

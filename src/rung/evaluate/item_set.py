@@ -16,6 +16,7 @@ from pathlib import Path
 from rung.base.errors import DataError, SettingsError
 from rung.base.fingerprint import content_hash
 from rung.base.seeds import stream
+from rung.base.turns import take_turns
 from rung.records.types import TestItem, from_plain
 
 __all__ = ["Overlap", "check_items", "choose", "fold", "overlap", "read_items", "version_of"]
@@ -122,11 +123,7 @@ def choose(items: Sequence[TestItem], count: int, types: Sequence[str], seed: in
         stream(seed, "suite", name).shuffle(members)
     order = sorted(by_type)
     stream(seed, "suite", "order of types").shuffle(order)
-    chosen: set[str] = set()
-    while len(chosen) < count:
-        for name in order:
-            if by_type[name] and len(chosen) < count:
-                chosen.add(by_type[name].pop().id)
+    chosen = {item.id for item in take_turns([by_type[name][::-1] for name in order], count)}
     return [item for item in wanted if item.id in chosen]
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rung.base.seeds import derive
+from rung.base.turns import take_turns
 from rung.datagen.assemble import choose, count_tokens, sft_record
 from rung.datagen.findings import apply_filters
 from rung.records.contracts import Completer, Item, Trace
@@ -84,9 +85,17 @@ def make_shard(parts: Parts, target: int, seed: int, max_rounds: int, after_roun
             break
         _round(parts, made, _num_calls(parts, made, missing), derive(seed, "round", number))
         after_round(made)
-    surplus = {candidate.id for candidate in made.kept[target:]}
-    made.candidates = [_unneeded(c) if c.id in surplus else c for c in made.candidates]
+    needed = {candidate.id for candidate in _balanced(made.kept, target)}
+    made.candidates = [_unneeded(c) if c.outcome == "kept" and c.id not in needed else c for c in made.candidates]
     return made
+
+
+def _balanced(kept: Sequence[Candidate], target: int) -> list[Candidate]:
+    """`target` of the kept, types taking turns: a model writes some types far more often than others."""
+    by_type: dict[str, list[Candidate]] = {}
+    for candidate in kept:
+        by_type.setdefault(candidate.type, []).append(candidate)
+    return take_turns(by_type.values(), target)
 
 
 def _num_calls(parts: Parts, made: Made, missing: int) -> int:

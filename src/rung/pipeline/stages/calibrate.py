@@ -12,6 +12,7 @@ from typing import Any
 from rung.base.lookup import part
 from rung.base.seeds import stream
 from rung.base.settings import Field, Settings
+from rung.base.turns import take_turns
 from rung.engine.settings import EngineSettings
 from rung.pipeline.stage import Context, Outputs, Stage, Verdict
 from rung.pipeline.stages._model import open_engine
@@ -73,9 +74,4 @@ def drawn_evenly(pairs: Sequence[KnownPair], count: int, seed: int) -> list[Know
         by_type.setdefault(pair.type, []).append(pair)
     for kind, group in by_type.items():
         stream(seed, "pairs", kind).shuffle(group)
-    drawn: list[KnownPair] = []
-    while len(drawn) < count:
-        for group in by_type.values():
-            if group and len(drawn) < count:
-                drawn.append(group.pop())
-    return drawn
+    return take_turns(by_type.values(), count)

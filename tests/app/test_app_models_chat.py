@@ -15,6 +15,7 @@ from tokenizers import decoders, models, pre_tokenizers
 import rung.app.cli as cli
 from rung.app.chat import Chat, Manner
 from rung.app.models_keeper import ModelsKeeper
+from rung.app.running import identify_model
 from rung.base.errors import SettingsError
 from rung.records.chat.frame import Frame
 from rung.records.contracts import Completion, Request
@@ -66,11 +67,11 @@ def test_an_adapter_is_attached_from_its_folder(tmp_path: Path) -> None:
 
 
 def test_identity_needs_no_load() -> None:
-    assert ModelsKeeper.identify("tiny:llama") == ModelsKeeper.identify("tiny:llama")
-    assert ModelsKeeper.identify("tiny:llama") != ModelsKeeper.identify("tiny:llama?seed=1")
-    assert ModelsKeeper.identify("") == ""
+    assert identify_model("tiny:llama") == identify_model("tiny:llama")
+    assert identify_model("tiny:llama") != identify_model("tiny:llama?seed=1")
+    assert identify_model("") == ""
     with pytest.raises(SettingsError, match="kind of source"):
-        ModelsKeeper.identify("llama")
+        identify_model("llama")
     with pytest.raises(SettingsError, match="names no model"):
         keeper()[0].load("")
 

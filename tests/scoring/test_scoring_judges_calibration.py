@@ -11,6 +11,7 @@ from scipy.stats import mannwhitneyu
 
 from rung.base.errors import DataError, GateFailed, SettingsError
 from rung.base.fingerprint import canonical
+from rung.base.proportions import wilson_interval
 from rung.base.settings import validate
 from rung.records.contracts import Item, Score, Trace
 from rung.records.scripted import Scripted
@@ -19,11 +20,11 @@ from rung.scoring.calibration import CalibrationSettings, calibrate, choose, man
 from rung.scoring.calibration_report import CalibrationReport
 from rung.scoring.corruptions import INSTRUCTION_KINDS, PAIR_KINDS, corrupt
 from rung.scoring.critic import undecided
-from rung.scoring.discrimination import Judgements, auc, precision_at, threshold_for, wilson
+from rung.scoring.discrimination import Judgements, auc, precision_at, threshold_for
 from rung.scoring.judges.choice import ChoiceCritic
 from rung.scoring.judges.information_gain import InformationGain
 from rung.scoring.known_pairs import KnownPair, known_pairs, parse_pairs
-from rung.scoring.rubric_comparison import Labelled, compare_rubrics, exact_mcnemar
+from rung.scoring.rubric_comparison import Labelled, compare_rubrics
 
 PAIRS = known_pairs()
 GOOD = {(pair.instruction, pair.response) for pair in PAIRS}
@@ -171,7 +172,7 @@ def test_auc_gives_each_kind_the_same_weight_and_skips_what_does_not_apply() -> 
 def test_an_interval_does_not_collapse_where_every_comparison_was_won() -> None:
     found = auc(Judgements(np.ones(40), {"x": np.zeros(40)}), 0, 200)
     assert found.value == 1.0
-    assert found.low == pytest.approx(wilson(40, 40)[0])
+    assert found.low == pytest.approx(wilson_interval(40, 40)[0])
     assert found.low < 0.95
 
 
@@ -452,14 +453,3 @@ def test_equal_rubrics_do_not_differ() -> None:
     assert (found.p_correct, found.p_acceptance, found.kappa) == (1.0, 1.0, 1.0)
     with pytest.raises(DataError):
         compare_rubrics(Oracle(knows), Oracle(knows), [])
-
-
-@pytest.mark.parametrize(("b", "c", "p"), [(0, 0, 1.0), (5, 0, 0.0625), (3, 3, 1.0), (1, 9, 22 / 1024)])
-def test_exact_mcnemar(b: int, c: int, p: float) -> None:
-    assert exact_mcnemar(b, c) == pytest.approx(p)
-
-
-def test_wilson() -> None:
-    assert wilson(0, 0) == (0.0, 1.0)
-    low, high = wilson(8, 10)
-    assert (low, high) == (pytest.approx(0.4902, abs=1e-4), pytest.approx(0.9433, abs=1e-4))

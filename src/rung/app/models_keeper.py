@@ -10,8 +10,6 @@ from typing import Any
 import torch
 
 from rung.base.errors import SettingsError
-from rung.base.lookup import known, lookup
-from rung.models.cache import Cache
 from rung.models.load import Loaded, load
 from rung.train.adapters import attach_adapter
 
@@ -67,27 +65,6 @@ class ModelsKeeper:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-    @staticmethod
-    def identify(source: str) -> str:
-        """What the weights of `source` are, wherever they lie; nothing is loaded, and no source is no identity.
-
-        Raises:
-            SettingsError: an unknown kind of source.
-            ModelError: the model cannot be found.
-        """
-        if not source:
-            return ""
-        kind, colon, rest = source.partition(":")
-        if not colon:
-            kinds = ", ".join(known("models.sources"))
-            raise SettingsError(
-                f"'{source}' does not say what kind of source it is",
-                place="model",
-                hint=f"KIND:{source}, one of {kinds}",
-            )
-        part = lookup("models.sources", kind, "model")
-        return str(part(part.parse(rest), cache=Cache(None)).find().content_id)
 
 
 def _state(loaded: Loaded) -> tuple[tuple[str, int, int], ...]:

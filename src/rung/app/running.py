@@ -21,11 +21,13 @@ from rung.app.progress import ProgressSink, duration
 from rung.base.errors import SettingsError
 from rung.base.events import Sink
 from rung.base.lookup import lookup
+from rung.models.cache import Cache
+from rung.models.found import find
 from rung.pipeline.plan import Plan, PlannedStage, plan
 from rung.pipeline.recipe import Recipe, load
 from rung.pipeline.runner import Options, RunResult, run
 
-__all__ = ["counted", "plan_recipe", "plan_view", "run_recipe"]
+__all__ = ["counted", "identify_model", "plan_recipe", "plan_view", "run_recipe"]
 
 
 def run_recipe(path: Path, choices: Choices, out: Console, notes: Console) -> RunResult:
@@ -116,14 +118,20 @@ class _LateModels:
         if self._keeper is not None:
             self._keeper.release()
 
-    def identify(self, source: str) -> str:
-        """As `rung.app.models_keeper.ModelsKeeper.identify`."""
-        return str(self._there().identify(source))
-
     def _there(self) -> Any:
         if self._keeper is None:
             self._keeper = lookup("app", "models_keeper")()
         return self._keeper
+
+
+def identify_model(source: str) -> str:
+    """What the weights of `source` are, wherever they lie; nothing is loaded, and no source is no identity.
+
+    Raises:
+        SettingsError: an unknown kind of source.
+        ModelError: the model cannot be found.
+    """
+    return find(source, Cache()).content_id if source else ""
 
 
 def _load(path: Path, choices: Choices) -> Recipe:
@@ -136,7 +144,7 @@ def _options(choices: Choices, models: _LateModels, sinks: tuple[Sink, ...]) -> 
         force=frozenset(choices.force),
         allow_dirty=choices.allow_dirty,
         sinks=sinks,
-        identify_model=models.identify,
+        identify_model=identify_model,
     )
 
 

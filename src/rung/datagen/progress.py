@@ -5,11 +5,13 @@ Sources: Wilson's interval for shares; the order-statistic (binomial) interval f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from scipy import stats
+from scipy import special
 
+from rung.base.proportions import wilson_interval
 from rung.base.settings import Field
 from rung.base.settings import Settings as BaseSettings
 from rung.datagen.qc import QcFigures, QcVerdict, Rate, Thresholds, decide, figures
@@ -109,7 +111,7 @@ def certain_failures(
         if high < least:
             certain[name] = f"{name}: {rate.count} of {rate.total}, at most {high:.1%}, limit {least:.1%}"
     if len(tokens) >= settings.min_samples:
-        place = int(stats.binom.ppf((1 - settings.confidence) / 2, len(tokens), 0.5))
+        place = math.ceil(special.bdtrik((1 - settings.confidence) / 2, len(tokens), 0.5))  # quantile of the sign test
         low = float(sorted(tokens)[max(0, place - 1)])
         if low >= limits.max_median_tokens:
             certain["max_median_tokens"] = (
@@ -123,5 +125,4 @@ def certain_failures(
 def _wilson(rate: Rate, settings: ProgressiveQcSettings) -> tuple[float, float]:
     if rate.total < settings.min_samples:
         return 0.0, 1.0
-    interval = stats.binomtest(rate.count, rate.total).proportion_ci(settings.confidence, method="wilson")
-    return float(interval.low), float(interval.high)
+    return wilson_interval(rate.count, rate.total, settings.confidence)

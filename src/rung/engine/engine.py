@@ -167,6 +167,7 @@ class Engine:
         num_tokens = num_steps = 0
 
         def report(num_new: int, num_done: int) -> None:
+            """Count one step's new tokens; say how far it is when it is time to."""
             nonlocal last, num_tokens, num_steps
             num_tokens, num_steps, now = num_tokens + num_new, num_steps + 1, time.monotonic()
             if now - last >= _PROGRESS_SECONDS or num_done == len(jobs):

@@ -8,14 +8,15 @@ freedom. Levels are two-sided unless a name says otherwise; proportions and diff
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import special
 
 from rung.base.errors import DataError
+from rung.base.proportions import fair_coin_tail, sign_test, wilson_interval
 
 __all__ = [
     "Area",
@@ -156,13 +157,9 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Proportion:
         raise DataError(f"{successes} successes of {n} is no proportion")
     if n == 0:
         return Proportion(0, 0, 0.0, Interval(0.0, 1.0, level))
-    z = _quantile(level)
-    rate = successes / n
-    centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
-    low = 0.0 if successes == 0 else max(0.0, centre - half)
-    high = 1.0 if successes == n else min(1.0, centre + half)
-    return Proportion(successes, n, rate, Interval(low, high, level))
+    low, high = wilson_interval(successes, n, level)
+    low, high = (0.0 if successes == 0 else low), (1.0 if successes == n else high)
+    return Proportion(successes, n, successes / n, Interval(low, high, level))
 
 
 def mcnemar(only_first: int, only_second: int) -> McNemar:
@@ -173,10 +170,9 @@ def mcnemar(only_first: int, only_second: int) -> McNemar:
     if discordant == 0:
         return McNemar(0, 0, 1.0, "exact")
     if discordant < EXACT_BELOW:
-        p = float(stats.binomtest(only_first, discordant, 0.5).pvalue)
-        return McNemar(only_first, only_second, p, "exact")
+        return McNemar(only_first, only_second, sign_test(only_first, only_second), "exact")
     statistic = max(0.0, abs(only_first - only_second) - 1) ** 2 / discordant
-    return McNemar(only_first, only_second, float(stats.chi2.sf(statistic, 1)), "chi-squared", statistic)
+    return McNemar(only_first, only_second, float(special.chdtrc(1, statistic)), "chi-squared", statistic)
 
 
 def mcnemar_of(first: Sequence[bool], second: Sequence[bool]) -> McNemar:
@@ -189,7 +185,7 @@ def mcnemar_of(first: Sequence[bool], second: Sequence[bool]) -> McNemar:
 def worse_than(only_first: int, only_second: int) -> float:
     """One-sided exact p for "the second system is worse than the first"; 1.0 without discordant pairs."""
     discordant = only_first + only_second
-    return float(stats.binomtest(only_first, discordant, 0.5, "greater").pvalue) if discordant else 1.0
+    return fair_coin_tail(only_first, discordant) if discordant else 1.0
 
 
 def cohens_h(first: float, second: float) -> float:
@@ -257,8 +253,8 @@ def clustered_mean(
     error, degrees = math.sqrt(variance), num_clusters - 1
     without_spread = 0.0 if mean == 0.0 else math.copysign(math.inf, mean)
     t = mean / error if error else without_spread
-    half = error * float(stats.t.ppf(0.5 + level / 2, degrees))
-    p = float(2 * stats.t.sf(abs(t), degrees))
+    half = error * float(special.stdtrit(degrees, 0.5 + level / 2))
+    p = float(2 * special.stdtr(degrees, -abs(t)))
     return ClusteredMean(mean, error, degrees, t, p, Interval(mean - half, mean + half, level))
 
 
@@ -277,8 +273,8 @@ def equivalence(
         upper = 0.0 if summary.mean < margin else 1.0
     else:
         error = summary.standard_error
-        lower = float(stats.t.sf((summary.mean + margin) / error, summary.degrees))
-        upper = float(stats.t.cdf((summary.mean - margin) / error, summary.degrees))
+        lower = float(special.stdtr(summary.degrees, -(summary.mean + margin) / error))
+        upper = float(special.stdtr(summary.degrees, (summary.mean - margin) / error))
     return Equivalence(summary.mean, margin, lower, upper, lower < alpha, max(lower, upper) < alpha)
 
 
@@ -316,7 +312,7 @@ def minimum_detectable_effect(
             f"n {n}, discordance {discordance}, power {power}, alpha {alpha}, design effect {design_effect}: "
             "all must be positive, the shares at most 1"
         )
-    z = float(stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power))
+    z = float(special.ndtri(1 - alpha / 2) + special.ndtri(power))
     difference = z * math.sqrt(discordance * design_effect / n)
     return Detectable(n, discordance, power, alpha, design_effect, difference, difference <= discordance)
 
@@ -336,16 +332,17 @@ def area_under_curve(positive: Sequence[float], negative: Sequence[float], level
     if np.isnan(values).any():
         raise DataError("an area under the curve needs numbers, found NaN")
     num_positive, num_negative = len(positive), len(negative)
-    ranks = stats.rankdata(values)
+    ranks = _ranks(values)
     rank_sum = float(ranks[:num_positive].sum()) - num_positive * (num_positive + 1) / 2
     value = rank_sum / (num_positive * num_negative)
     z = _quantile(level)
 
     def excess(point: float) -> float:
+        """Squared distance from the observed area less z squared variances at `point`."""
         return (value - point) ** 2 - z * z * _area_variance(point, num_positive, num_negative)
 
-    low = 0.0 if value == 0.0 else float(optimize.brentq(excess, 0.0, min(value, 1 - _TINY)))
-    high = 1.0 if value == 1.0 else float(optimize.brentq(excess, max(value, _TINY), 1.0))
+    low = 0.0 if value == 0.0 else _root(excess, 0.0, min(value, 1 - _TINY))
+    high = 1.0 if value == 1.0 else _root(excess, 1.0, max(value, _TINY))
     return Area(value, Interval(low, high, level), num_positive, num_negative)
 
 
@@ -364,7 +361,22 @@ def item_correlation(first: Sequence[float], second: Sequence[float]) -> float |
 def _quantile(level: float) -> float:
     if not 0 < level < 1:
         raise DataError(f"a confidence level lies between 0 and 1, got {level}")
-    return float(stats.norm.ppf(0.5 + level / 2))
+    return float(special.ndtri(0.5 + level / 2))
+
+
+def _ranks(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Ranks from 1, equal values sharing the mean of theirs."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: np.ndarray[Any, Any] = (np.cumsum(counts) - (counts - 1) / 2)[place]
+    return ranks
+
+
+def _root(function: Callable[[float], float], positive: float, negative: float) -> float:
+    """Where `function` changes sign, by halving; it is not negative at `positive` and not positive at `negative`."""
+    for _ in range(80):
+        middle = (positive + negative) / 2
+        positive, negative = (middle, negative) if function(middle) > 0 else (positive, middle)
+    return (positive + negative) / 2
 
 
 def _area_variance(area: float, num_positive: int, num_negative: int) -> float:

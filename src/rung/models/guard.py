@@ -178,6 +178,7 @@ def _let_pass(check: str, finding: str, subject: Subject, policy: Policy) -> str
 
 def _measured(network: Network, tokenizer: Tokenizer) -> Callable[[], dict[str, Any]]:
     def measure() -> dict[str, Any]:
+        """Ask the network everything that the sentinels need."""
         found = marker_result(network, tokenizer)
         markers = [tokenizer.decode([index]) for index in sorted(tokenizer.template_ids)]
         greedy = from_network(network, tokenizer)

@@ -18,11 +18,10 @@ import safetensors
 import safetensors.torch
 import torch
 
-from rung.base.errors import ModelError, SettingsError
-from rung.base.lookup import known, lookup
+from rung.base.errors import ModelError
 from rung.models import guard
 from rung.models.cache import Cache
-from rung.models.found import Found
+from rung.models.found import Found, find
 from rung.models.network import Network
 from rung.models.precision import DTYPES, Precision, PrecisionChoice, choose
 from rung.models.published import Cleaned, Opened, open_network, open_tokenizer, read_config
@@ -80,7 +79,7 @@ def load(
     """
     guard.check_names(allow)
     store = Cache(cache)
-    found = _find(source, store)
+    found = find(source, store)
     choice = choose(precision, device, store)
     opened, cleaned = _open(found, choice)
     opened.network.to(device=device).eval().requires_grad_(False)
@@ -124,19 +123,6 @@ def _report(
         overrides=outcome.overrides,
         degraded=(*found.notes, *opened.notes),
     )
-
-
-def _find(source: str, cache: Cache) -> Found:
-    kind, colon, rest = source.partition(":")
-    if not colon:
-        raise SettingsError(
-            f"'{source}' does not say what kind of source it is",
-            place="model",
-            hint=f"write KIND:{source}, with KIND one of {', '.join(known('models.sources'))}",
-        )
-    part = lookup("models.sources", kind, "model")
-    found: Found = part(part.parse(rest), cache=cache).find()
-    return found
 
 
 def _open(found: Found, choice: PrecisionChoice) -> tuple[Opened, Cleaned]:

@@ -21,10 +21,11 @@ from torch import Tensor
 
 from rung.base.errors import ModelError
 from rung.base.lookup import known, lookup
+from rung.models.found import weight_files
 from rung.models.network import Network
 from rung.records.tokenizer import Tokenizer
 
-__all__ = ["Cleaned", "Opened", "open_network", "open_tokenizer", "read_config", "weight_files"]
+__all__ = ["Cleaned", "Opened", "open_network", "open_tokenizer", "read_config"]
 
 CHAT_MARKER = re.compile(
     r"<\|?/?(start_of_turn|end_of_turn|im_start|im_end|im_sep|start_header_id|end_header_id|eot_id|eom_id|turn|channel"
@@ -67,22 +68,6 @@ def read_config(folder: Path) -> dict[str, Any]:
     if "model_type" not in values:
         raise ModelError("config.json does not name a model_type", place=str(folder / "config.json"))
     return values
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a folder, in name order.
-
-    Raises:
-        ModelError: there are none.
-    """
-    found = sorted(folder.glob("*.safetensors"))
-    if not found:
-        raise ModelError(
-            "the folder has no safetensors weights",
-            place=str(folder),
-            hint="pickled weights (.bin, .pt) are never opened; convert them with transformers' save_pretrained",
-        )
-    return found
 
 
 def open_network(folder: Path, dtype: torch.dtype) -> Opened:

@@ -83,6 +83,7 @@ def from_network(network: Network, tokenizer: Tokenizer) -> Greedy:
     """The greedy function of a network."""
 
     def greedy(prompts: Sequence[str]) -> list[str]:
+        """Greedy continuations of the prompts."""
         rows = [tokenizer.document(prompt) for prompt in prompts]
         # the end token is kept in the text: a base model that ends a document is no chat
         return [tokenizer.decode(ids) for ids in continue_greedily(network, rows, NUM_NEW_TOKENS)]

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rung.base.errors import DataError, GateFailed, SettingsError
+from rung.base.proportions import wilson_interval
 from rung.base.seeds import derive, stream
 from rung.base.settings import Field, Settings, nearest
 from rung.records.contracts import Item, Score, Trace
@@ -29,7 +30,7 @@ from rung.scoring.calibration_report import (
 )
 from rung.scoring.corruptions import INSTRUCTION_KINDS, PAIR_KINDS, Corrupted, Target, corrupt
 from rung.scoring.critic import Critic, Swappable
-from rung.scoring.discrimination import Auc, Judgements, auc, precision_at, threshold_for, wilson
+from rung.scoring.discrimination import Auc, Judgements, auc, precision_at, threshold_for
 from rung.scoring.known_pairs import KnownPair
 
 __all__ = ["CalibrationSettings", "calibrate", "choose", "mandated_kinds"]
@@ -238,7 +239,7 @@ def _cross_fit(decisions: Judgements, kinds: Sequence[str], settings: Calibratio
 def _acceptance(decisions: NDArray[np.float64]) -> Acceptance:
     there = decisions[~np.isnan(decisions)]
     accepted = int(there.sum())
-    low, high = wilson(accepted, len(there))
+    low, high = wilson_interval(accepted, len(there))
     return Acceptance(num_accepted=accepted, num_judged=len(there), low=low, high=high)
 
 
@@ -270,7 +271,7 @@ def _position(critic: Swappable, items: Sequence[Item], traces: Sequence[Trace])
     orders = critic.both_orders(items, traces)
     written, exchanged = np.array(orders.as_written), np.array(orders.exchanged)
     flips = int(np.sum((written > 0) != (exchanged > 0)))
-    low, high = wilson(flips, len(written))
+    low, high = wilson_interval(flips, len(written))
     return PositionBias(
         num_judged=len(written),
         num_flipped=flips,

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rung.base.proportions import wilson_interval
 from rung.base.seeds import derive
 
-__all__ = ["Auc", "Judgements", "auc", "precision_at", "threshold_for", "wilson"]
+__all__ = ["Auc", "Judgements", "auc", "precision_at", "threshold_for"]
 
 Values = NDArray[np.float64]
-_Z = 1.959963984540054
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +50,6 @@ class Judgements:
         return Judgements(self.good, {name: self.bad[name] for name in names})
 
 
-def wilson(successes: float, number: float) -> tuple[float, float]:
-    """Wilson's 95 % interval of a proportion; (0, 1) when nothing was counted."""
-    if number <= 0:
-        return 0.0, 1.0
-    share = successes / number
-    centre = share + _Z**2 / (2 * number)
-    half = _Z * math.sqrt(share * (1 - share) / number + _Z**2 / (4 * number**2))
-    scale = 1 + _Z**2 / number
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
-
-
 def auc(judgements: Judgements, seed: int, num_resamples: int) -> Auc:
     """AUC over all kinds in `judgements`, each kind with equal weight.
 
@@ -78,7 +67,7 @@ def auc(judgements: Judgements, seed: int, num_resamples: int) -> Auc:
     num_bad = [int(np.sum(~np.isnan(values))) for values in judgements.bad.values()]
     if value in (0.0, 1.0):
         least = min(num_bad)
-        low, high = wilson(value * least, least)
+        low, high = wilson_interval(value * least, least)
     return Auc(value, float(low), float(high), number, sum(num_bad))
 
 

@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pydantic
-from scipy.stats import binomtest
 
 from rung.base.errors import DataError
+from rung.base.proportions import sign_test, wilson_interval
 from rung.records.contracts import Item, Trace
 from rung.scoring.calibration_report import Acceptance
 from rung.scoring.critic import Critic
-from rung.scoring.discrimination import wilson
 
-__all__ = ["Labelled", "RubricComparison", "compare_rubrics", "exact_mcnemar"]
+__all__ = ["Labelled", "RubricComparison", "compare_rubrics"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,17 +80,11 @@ def compare_rubrics(
         kappa=_kappa(ours, theirs),
         only_first_right=discordant_right[0],
         only_second_right=discordant_right[1],
-        p_correct=exact_mcnemar(*discordant_right),
+        p_correct=sign_test(*discordant_right),
         only_first_accepts=discordant[0],
         only_second_accepts=discordant[1],
-        p_acceptance=exact_mcnemar(*discordant),
+        p_acceptance=sign_test(*discordant),
     )
-
-
-def exact_mcnemar(only_first: int, only_second: int) -> float:
-    """Two-sided exact p that discordant pairs fall either way with equal chance; 1.0 when there are none."""
-    total = only_first + only_second
-    return float(binomtest(only_first, total, 0.5).pvalue) if total else 1.0
 
 
 def _share(flags: Sequence[bool]) -> Acceptance:
@@ -100,7 +93,7 @@ def _share(flags: Sequence[bool]) -> Acceptance:
 
 def _among(flags: Sequence[bool], within: Sequence[bool]) -> Acceptance:
     chosen = [flag for flag, inside in zip(flags, within, strict=True) if inside]
-    low, high = wilson(sum(chosen), len(chosen))
+    low, high = wilson_interval(sum(chosen), len(chosen))
     return Acceptance(num_accepted=sum(chosen), num_judged=len(chosen), low=low, high=high)
 
 

@@ -186,6 +186,7 @@ class _FusedLinear(PeftLinear):  # type: ignore[misc]
     """peft's layer with the common case in one node: one adapter, no dropout, one precision."""
 
     def forward(self, x: Tensor, *arguments: Any, **keywords: Any) -> Tensor:
+        """The projection with its adapter; see `_LowRank` for what is kept for the backward pass."""
         names = self.active_adapters
         base = self.base_layer
         plain = type(base) is nn.Linear and base.bias is None and not base.weight.requires_grad
@@ -204,6 +205,7 @@ class _LowRank(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, *adapter: Any) -> Tensor:
+        """The output, [..., O]; keeps the flat input and its narrow product."""
         first_RD, second_OR, scale = adapter
         flat = x.reshape(-1, x.shape[-1])
         narrow = flat @ first_RD.T
@@ -215,6 +217,7 @@ class _LowRank(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of the input and of the two adapter matrices."""
         flat, narrow, weight, first_RD, second_OR = ctx.saved_tensors
         grad = gradients[0].reshape(-1, weight.shape[0])
         grad_narrow = (grad @ second_OR).mul_(ctx.scale)

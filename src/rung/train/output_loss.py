@@ -57,6 +57,7 @@ class _Function(torch.autograd.Function):
     def forward(
         ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, weights_N: Tensor, *numbers: float
     ) -> tuple[Tensor, Tensor]:
+        """The weighted sum of losses, and the losses [N]."""
         softcap, smoothing = numbers
         needs_hidden, needs_weight = ctx.needs_input_grad[:2]
         losses_N = torch.empty(len(targets_N), dtype=torch.float32, device=hidden_ND.device)
@@ -76,6 +77,7 @@ class _Function(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """The kept gradients, scaled."""
         grad_hidden, grad_weight = ctx.saved_tensors
         scale = gradients[0]
         return (

@@ -50,6 +50,7 @@ def audit(
         done: list[str] = []
 
         def tell(finding: auditing.Finding) -> None:
+            """Show a finding as soon as it is made."""
             done.append(finding.check)
             left = [name for name in checks if name not in done]
             status.update(f"{len(done)} of {len(checks)} checks done" + (f", now {left[0]}" if left else ""))

@@ -144,9 +144,11 @@ class _Box:
     top: float
 
     def x(self, value: float) -> float:
+        """Horizontal place of a value, in pixels."""
         return _LEFT + scale(value, self.left, self.right, _WIDTH - _LEFT - _RIGHT)
 
     def y(self, value: float) -> float:
+        """Vertical place of a value, in pixels."""
         return _HEIGHT - _BOTTOM - scale(value, self.bottom, self.top, _HEIGHT - _TOP - _BOTTOM)
 
 

@@ -70,6 +70,7 @@ class _Layer(nn.Module):
         self.post_feedforward_layernorm = RMSNorm(s.width, s.norm_epsilon, centred=True)
 
     def forward(self, x_BTD: Tensor, angles: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
+        """[B, T, D] to [B, T, D]."""
         seen = self.self_attn(self.input_layernorm(x_BTD), angles, attend)
         x_BTD = x_BTD + self.post_attention_layernorm(seen)
         thought = self.mlp(self.pre_feedforward_layernorm(x_BTD))

@@ -61,6 +61,7 @@ class _Layer(nn.Module):
         self.post_attention_layernorm = RMSNorm(s.width, s.norm_epsilon)
 
     def forward(self, x_BTD: Tensor, angles: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
+        """[B, T, D] to [B, T, D]."""
         x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), angles, attend)
         out: Tensor = x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
         return out

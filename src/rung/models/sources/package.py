@@ -77,6 +77,7 @@ class Package:
             )
 
         def fill(folder: Path) -> None:
+            """Convert the packaged file into `folder`."""
             with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
                 try:
                     path = Path(module.assemble(Path(scratch) / "model.gguf"))

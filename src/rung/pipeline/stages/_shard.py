@@ -19,10 +19,12 @@ from rung.datagen.findings import apply_filters
 from rung.records.contracts import Completer, Item, Trace
 from rung.records.types import Candidate, Critique, Drop, Instruction, SftRecord
 
-__all__ = ["Made", "Parts", "make_shard"]
+__all__ = ["FIRST_GUESS", "Made", "Parts", "make_shard"]
 
 # A round of one or two calls takes nearly as long as one of eight, and what is too much is passed over.
 _LEAST_CALLS = 8
+# Kept records per line that the model writes, before anything was measured.
+FIRST_GUESS = 1 / 3
 # Another round for the few that are missing costs more than some records too many.
 _MARGIN = 1.2
 
@@ -43,9 +45,9 @@ class Parts:
     response_filters: Sequence[tuple[str, Any]]
     critic: Any
     instruction_critic: Any
-    advisory: frozenset[str]
     metadata: Mapping[str, Any]
-    kept_per_line: float = 1 / 3
+    advisory: frozenset[str] = frozenset()
+    kept_per_line: float = FIRST_GUESS
 
 
 @dataclass

@@ -28,7 +28,7 @@ from rung.pipeline.stages._critic import chosen_critic
 from rung.pipeline.stages._model import open_engine
 from rung.pipeline.stages._provenance import record_metadata
 from rung.pipeline.stages._qc import NOT_JUDGED, data_figures, data_verdict
-from rung.pipeline.stages._shard import Made, Parts, make_shard
+from rung.pipeline.stages._shard import FIRST_GUESS, Made, Parts, make_shard
 from rung.records.manifest import Opened
 
 __all__ = ["Bootstrap"]
@@ -93,7 +93,7 @@ class Bootstrap(Stage):
         engine = open_engine(context, outputs, settings.engine)
         critic = chosen_critic(settings, inputs["calibration"], engine, outputs)
         advisory = _advisory_filters(settings, outputs)
-        measured = {"kept_per_line": _kept_per_line(inputs["pilot"])} if "pilot" in inputs else {}
+        kept_per_line = _kept_per_line(inputs["pilot"]) if "pilot" in inputs else FIRST_GUESS
         progress = ProgressiveQc(settings.progress, settings.thresholds, {"min_instruction_acceptance": NOT_JUDGED})
         seeds = {f"shard_{index}": derive(context.seed, "shard", index) for index in range(settings.shards)}
         outputs.note("seeds", seeds)
@@ -101,7 +101,9 @@ class Bootstrap(Stage):
             _look(progress, _shard_of(outputs, index), context, settings)
 
         def work(index: int) -> None:
-            parts = replace(_parts(settings, engine, critic, context), advisory=advisory, **measured)
+            """Make and save one shard."""
+            made_with = _parts(settings, engine, critic, context)
+            parts = replace(made_with, advisory=advisory, kept_per_line=kept_per_line)
             seed = seeds[f"shard_{index}"]
             made = make_shard(parts, sizes[index], seed, settings.max_rounds, lambda so_far: context.budget.poll())
             _save(outputs, index, made, {**parts.metadata, "shard": index, "shard_seed": seed})
@@ -143,15 +145,14 @@ def _parts(settings: BootstrapSettings, engine: Any, critic: Any, context: Conte
         response_filters=_filters(settings.response_filters, held_out, f"{context.name}.response_filters"),
         critic=critic,
         instruction_critic=None,
-        advisory=frozenset(settings.advisory),
         metadata=record_metadata(context, context.models.load(context.model_source), settings),
     )
 
 
 def _kept_per_line(pilot: Opened) -> float:
     """Records that a pilot kept, or would have kept had it not reached its count, per line that was written."""
-    num_kept = sum(one.outcome == "kept" or one.reason == "count_reached" for one in pilot.records("candidate"))
-    num_lines = sum(1 for _ in pilot.records("instruction"))
+    num_kept: int = sum(one.outcome == "kept" or one.reason == "count_reached" for one in pilot.records("candidate"))
+    num_lines: int = sum(1 for _ in pilot.records("instruction"))
     return num_kept / max(1, num_lines)
 
 

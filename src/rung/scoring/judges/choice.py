@@ -59,6 +59,7 @@ class _Letters:
 
     @property
     def margin(self) -> float:
+        """Nats by which the good letter leads."""
         return self.good - self.bad
 
 

@@ -9,8 +9,10 @@ import pytest
 
 from rung.base.errors import SettingsError
 from rung.pipeline.plan import plan
+from rung.pipeline.rates import Rates
 from rung.pipeline.recipe import load
 from rung.pipeline.runner import Options
+from rung.records.manifest import open_manifest
 
 
 def states(bench: Any, *sets: str, **options: Any) -> list[str]:
@@ -85,3 +87,20 @@ def test_planning_writes_nothing(bench: Any) -> None:
 def test_unknown_names_are_refused(bench: Any) -> None:
     with pytest.raises(SettingsError, match="no stage 'mad'"):
         states(bench, rebuild=frozenset({"mad"}))
+
+
+def test_what_was_measured_is_the_next_estimate(bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = Rates(tmp_path / "rates")
+    before = plan(load(bench.path), bench.runs, Options(rates=rates)).stages[1].estimate
+    assert (before.seconds, before.basis) == (0.0, "never run on this machine with this model")
+    bench.go(rates=rates)
+    spent = open_manifest(bench.folder / "copy").manifest.spend["seconds"]
+    assert spent > 0
+    monkeypatch.setattr("pipeline_toys.Copy.units", lambda self, inputs: 15.0)
+    after = plan(load(bench.path), tmp_path / "elsewhere", Options(rates=Rates(tmp_path / "rates"))).stages[1].estimate
+    assert after.seconds == pytest.approx(3 * spent)
+    assert "on this machine, " in after.basis
+    for path in (tmp_path / "rates").iterdir():
+        path.write_text("{ broken")
+    damaged = plan(load(bench.path), tmp_path / "elsewhere", Options(rates=rates)).stages[1].estimate
+    assert damaged.seconds == 0.0

@@ -24,6 +24,7 @@ from rung.base.lookup import lookup
 from rung.models.cache import Cache
 from rung.models.found import find
 from rung.pipeline.plan import Plan, PlannedStage, plan
+from rung.pipeline.rates import Rates
 from rung.pipeline.recipe import Recipe, load
 from rung.pipeline.runner import Options, RunResult, run
 
@@ -145,6 +146,7 @@ def _options(choices: Choices, models: _LateModels, sinks: tuple[Sink, ...]) -> 
         allow_dirty=choices.allow_dirty,
         sinks=sinks,
         identify_model=identify_model,
+        rates=Rates(Cache().root / "rates"),
     )
 
 

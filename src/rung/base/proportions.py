@@ -29,7 +29,7 @@ def fair_coin_tail(at_least: int, number: int) -> float:
     for heads in range(number, max(0, at_least) - 1, -1):
         total += ways
         ways = ways * heads // (number - heads + 1)
-    return total / 2**number
+    return total / (1 << number)
 
 
 def sign_test(first: int, second: int) -> float:

@@ -11,7 +11,7 @@ from rung.base.fingerprint import Code, differing, plain
 from rung.pipeline.budget import Budget, Spend
 from rung.pipeline.environment import describe
 from rung.pipeline.estimate import compare, stage_estimate
-from rung.pipeline.identity import content_of
+from rung.pipeline.identity import MODEL_INPUT, content_of
 from rung.pipeline.ledger import Entry, seal_of, utc_now
 from rung.pipeline.outputs import StageOutputs, begun_identity
 from rung.pipeline.recipe import StageSpec
@@ -147,7 +147,7 @@ def _inputs(session: Session, spec: StageSpec) -> dict[str, Opened]:
 def _run_and_close(session: Session, spec: StageSpec, outputs: StageOutputs, budget: Budget, events: Events) -> Verdict:
     started, inputs = utc_now(), _inputs(session, spec)
     identity, bypasses = session.identities[spec.name], _bypasses(session, spec)
-    expected = stage_estimate(spec.stage, inputs, session.recipe.budget)
+    expected = stage_estimate(spec, inputs, identity, session.options.rates, session.recipe.budget)
     budget.poll()
     context = Context(
         run=session.recipe.run,
@@ -176,6 +176,8 @@ def _run_and_close(session: Session, spec: StageSpec, outputs: StageOutputs, bud
         }
     )
     _report_cost(events, expected, spent)
+    model = identity.parents.get(MODEL_INPUT, "")
+    session.options.rates.remember(spec.kind, model, spec.stage.units(inputs), spent)
     _write(session, manifest)
     session.opened[spec.name] = Opened(session.folder / spec.name, manifest)
     return verdict

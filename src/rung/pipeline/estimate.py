@@ -6,7 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from rung.pipeline.budget import BudgetSettings, Spend
-from rung.pipeline.stage import Estimate, Stage
+from rung.pipeline.identity import MODEL_INPUT, Identity
+from rung.pipeline.rates import Rates
+from rung.pipeline.recipe import StageSpec
+from rung.pipeline.stage import Estimate
 from rung.records.manifest import Opened
 
 __all__ = ["Projection", "compare", "priced", "project", "stage_estimate"]
@@ -24,9 +27,13 @@ class Projection:
     share: float | None
 
 
-def stage_estimate(stage: Stage, inputs: Mapping[str, Opened], budget: BudgetSettings) -> Estimate:
-    """The stage's own estimate with the machine's hours priced in."""
-    return priced(stage.estimate(inputs), budget.price_per_hour)
+def stage_estimate(
+    spec: StageSpec, inputs: Mapping[str, Opened], identity: Identity, rates: Rates, budget: BudgetSettings
+) -> Estimate:
+    """The stage's own estimate, or what its amount of work cost the last time, with the machine's hours priced in."""
+    stage, model = spec.stage, identity.parents.get(MODEL_INPUT, "")
+    own = rates.expected(spec.kind, model, stage.units(inputs), stage.estimate(inputs))
+    return priced(own, budget.price_per_hour)
 
 
 def priced(estimate: Estimate, price_per_hour: float) -> Estimate:

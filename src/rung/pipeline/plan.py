@@ -87,7 +87,19 @@ def plan(recipe: Recipe, runs_folder: Path, options: Options | None = None) -> P
             state, detail = "blocked", (f"the run stops at {stopping}",)
         if state == "done":
             opened[spec.name] = open_manifest(folder / spec.name)
-        rows.append(_planned(recipe, spec, state, detail, opened=opened, ledger=ledger))
+        inputs = {name: opened[target] for name, target in spec.inputs.items() if target in opened}
+        row = PlannedStage(
+            name=spec.name,
+            kind=spec.kind,
+            state=state,
+            detail=detail,
+            inputs={name: f"{target}/{FILE_NAME}" for name, target in spec.inputs.items()},
+            outputs=_files(spec, opened.get(spec.name)),
+            settings=_settings(spec, inputs),
+            estimate=stage_estimate(spec, inputs, found[spec.name], chosen.rates, recipe.budget),
+            spent=ledger.spent(spec.name),
+        )
+        rows.append(row)
     return Plan(
         run=recipe.run,
         stages=tuple(rows),
@@ -112,29 +124,6 @@ def _state(folder: Path, spec: StageSpec, identity: str, options: Options) -> tu
     if manifest.outcome == "gate_failed" and spec.name not in options.force:
         return "gate_failed", tuple(manifest.gate.get("reasons", ()))
     return "done", ()
-
-
-def _planned(
-    recipe: Recipe,
-    spec: StageSpec,
-    state: str,
-    detail: tuple[str, ...],
-    *,
-    opened: Mapping[str, Opened],
-    ledger: Ledger,
-) -> PlannedStage:
-    inputs = {name: opened[target] for name, target in spec.inputs.items() if target in opened}
-    return PlannedStage(
-        name=spec.name,
-        kind=spec.kind,
-        state=state,
-        detail=detail,
-        inputs={name: f"{target}/{FILE_NAME}" for name, target in spec.inputs.items()},
-        outputs=_files(spec, opened.get(spec.name)),
-        settings=_settings(spec, inputs),
-        estimate=stage_estimate(spec.stage, inputs, recipe.budget),
-        spent=ledger.spent(spec.name),
-    )
 
 
 def _files(spec: StageSpec, opened: Opened | None) -> tuple[str, ...]:

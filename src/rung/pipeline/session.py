@@ -14,6 +14,7 @@ from rung.base.fingerprint import Code, code
 from rung.pipeline.identity import Identity
 from rung.pipeline.interrupt import StopRequest
 from rung.pipeline.ledger import Ledger
+from rung.pipeline.rates import Rates
 from rung.pipeline.recipe import Recipe
 from rung.pipeline.stage import Models
 from rung.records.manifest import Opened
@@ -28,7 +29,8 @@ class Options:
     """What the command line decides, and what only the app knows.
 
     `rebuild` and `force` name stages. `identify_model` turns a model source into what it is, wherever it lies.
-    `environment` adds to what rung can see without torch. `code` stands in for rung's own provenance.
+    `environment` adds to what rung can see without torch. `code` stands in for rung's own provenance. `rates` are what
+    estimates rest on.
     """
 
     rebuild: frozenset[str] = frozenset()
@@ -38,6 +40,7 @@ class Options:
     identify_model: Callable[[str], str] = str
     environment: Mapping[str, str] = field(default_factory=dict)
     code: Code | None = None
+    rates: Rates = field(default_factory=Rates)
 
 
 @dataclass(frozen=True)

@@ -120,6 +120,11 @@ class Stage(ABC):
         """Expected cost, from the inputs that are finished already and this machine's measured rates."""
         return Estimate(basis="no estimate for this kind of stage")
 
+    def units(self, inputs: Mapping[str, Opened]) -> float | None:
+        """How much work there is, in whatever the stage's cost grows with: answers, records, tokens. From it and the
+        rate of the last time comes the estimate; None when it cannot be known yet."""
+        return None
+
     def derived(self, inputs: Mapping[str, Opened]) -> dict[str, tuple[Any, str]]:
         """Settings that follow from inputs instead of the recipe, as setting path -> (value, origin), such as
         `{"temperature": (0.33, "derived from pilot")}`. Plan shows them and the manifest holds them; `inputs` may lack

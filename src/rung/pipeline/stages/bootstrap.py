@@ -86,6 +86,10 @@ class Bootstrap(Stage):
         origin = f"from {pilot.manifest.name}"
         return {key: (value, origin) for key, value in pilot.manifest.settings.items() if key not in _OWN}
 
+    def units(self, inputs: Mapping[str, Opened]) -> float | None:
+        """Records to keep."""
+        return float(self.settings.count)
+
     def run(self, context: Context, inputs: Mapping[str, Opened], outputs: Outputs) -> None:
         """Make every shard that is not finished; running QC looks at all of them in order."""
         settings = self._resolved(inputs)

@@ -41,6 +41,10 @@ class Calibrate(Stage):
     version = 1
     outputs: Mapping[str, str] = {}
 
+    def units(self, inputs: Mapping[str, Opened]) -> float | None:
+        """Known pairs, once per critic."""
+        return (self.settings.num_pairs or len(known_pairs())) * len(self.settings.critics)
+
     def run(self, context: Context, inputs: Mapping[str, Opened], outputs: Outputs) -> None:
         """Calibrate each critic on the same pairs with the same corruptions."""
         engine = open_engine(context, outputs, self.settings.engine)

@@ -49,6 +49,11 @@ class Evaluate(Stage):
         """The trained model and the stages that hold the baselines."""
         return {"model": self.settings.model, **{stage: stage for stage, _ in self._baselines()}}
 
+    def units(self, inputs: Mapping[str, Opened]) -> float | None:
+        """Answers: every item once."""
+        suite_class, suite_settings = part("evaluate.suites", self.settings.suite, "evaluate.suite")
+        return len(suite_class(suite_settings).items())
+
     def run(self, context: Context, inputs: Mapping[str, Opened], outputs: Outputs) -> None:
         """Copy the baselines, answer with the tuned model."""
         suite_class, suite_settings = part("evaluate.suites", self.settings.suite, "evaluate.suite")

@@ -40,6 +40,10 @@ class Merge(Stage):
         """The data stage."""
         return {"data": self.settings.of}
 
+    def units(self, inputs: Mapping[str, Opened]) -> float | None:
+        """One union."""
+        return 1.0
+
     def run(self, context: Context, inputs: Mapping[str, Opened], outputs: Outputs) -> None:
         """Join in shard order; the first of equal instructions stays."""
         source = inputs["data"]

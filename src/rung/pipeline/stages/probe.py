@@ -44,6 +44,11 @@ class Probe(Stage):
     version = 1
     outputs: Mapping[str, str] = {"raw": "answer", "framed": "answer", "reference": "answer", "item": "test_item"}
 
+    def units(self, inputs: Mapping[str, Opened]) -> float | None:
+        """Answers: every item under both conditions."""
+        suite_class, suite_settings = part("evaluate.suites", self.settings.suite, "probe.suite")
+        return 2 * len(suite_class(suite_settings).items())
+
     def run(self, context: Context, inputs: Mapping[str, Opened], outputs: Outputs) -> None:
         """Answer the suite under each condition."""
         suite_class, suite_settings = part("evaluate.suites", self.settings.suite, f"{context.name}.suite")

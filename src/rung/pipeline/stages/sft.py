@@ -14,7 +14,7 @@ from typing import Any
 from rung.base.fingerprint import plain
 from rung.base.seeds import derive
 from rung.base.settings import Field, Settings
-from rung.pipeline.stage import Context, Estimate, Outputs, Stage, Verdict
+from rung.pipeline.stage import Context, Outputs, Stage, Verdict
 from rung.pipeline.stages._model import model_facts, room
 from rung.pipeline.training_gate import check_provenance
 from rung.records.chat.frame import Frame
@@ -44,13 +44,12 @@ class Sft(Stage):
         """The data."""
         return {"data": self.settings.data}
 
-    def estimate(self, inputs: Mapping[str, Opened]) -> Estimate:
-        """Tokens from the finished data; no seconds before this machine was measured."""
+    def units(self, inputs: Mapping[str, Opened]) -> float | None:
+        """Response tokens, once per epoch; unknown before there are data."""
         data = inputs.get("data")
         if data is None:
-            return Estimate(basis="the data is not made yet")
-        tokens = sum(record.num_response_tokens for record in data.records("sft")) * self.settings.training.epochs
-        return Estimate(tokens=tokens, basis="response tokens of the data times epochs")
+            return None
+        return float(sum(r.num_response_tokens for r in data.records("sft")) * self.settings.training.epochs)
 
     def run(self, context: Context, inputs: Mapping[str, Opened], outputs: Outputs) -> None:
         """Check every record, train, publish the adapter and the curves."""

@@ -64,7 +64,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_help_names_every_command_and_imports_no_torch() -> None:
     shown = CliRunner().invoke(cli.app, ["--help"])
     assert shown.exit_code == 0
-    for name in ("run", "plan", "generate", "inspect", "compare", "report", "chat", "new"):
+    for name in ("run", "plan", "generate", "inspect", "compare", "report", "chat", "rubrics", "new"):
         assert re.search(rf"│ {name}\s", shown.output), name
         assert CliRunner().invoke(cli.app, [name, "--help"]).exit_code == 0
 

@@ -22,7 +22,7 @@ from rung.base.errors import DataError
 from rung.datagen.qc import figures
 from rung.records.chat.frame import Frame
 from rung.records.tokenizer import Tokenizer
-from rung.records.types import Candidate
+from rung.records.types import Candidate, Critique, Instruction
 
 
 def text_of(shown: Any, width: int = 160) -> str:
@@ -215,3 +215,58 @@ def _texts(shown: Any) -> list[Text]:
         return [shown]
     inner = getattr(shown, "renderables", None) or ([shown.renderable] if hasattr(shown, "renderable") else [])
     return [text for part in inner for text in _texts(part)]
+
+
+def test_the_cleaning_audit_shows_the_largest_cuts_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def one(number: int, generated: str, response: str) -> Candidate:
+        name = f"c{number}"
+        return Candidate(name, "i", f"Do {number}.", "x", "p", 0, generated, generated, response, "stop", 4, 4)
+
+    over = "It rains because warm air rises and cools."
+    made = [one(0, "Fine.", "Fine."), one(1, "Good day. Q", "Good day."), one(2, over, "It rains")]
+    write_output(tmp_path / "runs", "r", "bootstrap", {"candidates": ("candidate", made)})
+    assert execute(["inspect", "r/bootstrap", "--cleaning", "100", "--runs", str(tmp_path / "runs")]) == 0
+    shown = capsys.readouterr().out
+    assert "3 of 3 generations: 2 changed, 1 by more than a third" in shown
+    assert shown.index("It rains") < shown.index("Good day.") < shown.index("Fine.")
+    view = views.cleaning(find_output(tmp_path / "runs", "r/bootstrap"), 2)
+    assert "2 of 3 generations" in text_of(view)
+    struck = [
+        cell.plain[span.start : span.end]
+        for cell in views.cleaning(find_output(tmp_path / "runs", "r/bootstrap"), 3).renderables[1].columns[2].cells  # type: ignore[attr-defined]
+        for span in cell.spans
+        if "strike" in str(span.style)
+    ]
+    assert " because warm air rises and cools." in struck
+    write_output(tmp_path / "runs", "r", "empty", {})
+    with pytest.raises(DataError, match="no generations"):
+        views.cleaning(find_output(tmp_path / "runs", "r/empty"), 5)
+
+
+def test_two_pools_are_compared_by_what_their_instructions_came_to(tmp_path: Path) -> None:
+    def written(kinds: str, distinct: int, accepted: int) -> dict[str, Any]:
+        instructions = [
+            Instruction(
+                f"i{n}", f"Tell me about thing {n % distinct}.", {"f": "factual", "c": "creative"}[kind], "p", n
+            )
+            for n, kind in enumerate(kinds)
+        ]
+        judged = [
+            Critique("g", n < accepted, True, "A", 0.0, -1.0, 1.0, 1.0, 0.2, reason="") for n in range(len(kinds))
+        ]
+        candidates = [
+            Candidate(f"c{n}", f"i{n}", i.text, i.type, "p", 0, "x", "x", "x", "stop", 4, 4, pair_critique=critique)
+            for n, (i, critique) in enumerate(zip(instructions, judged, strict=True))
+        ]
+        return {"instructions": ("instruction", instructions), "candidates": ("candidate", candidates)}
+
+    write_output(tmp_path, "small", "pilot", written("ffffffff", distinct=2, accepted=4))
+    write_output(tmp_path, "rich", "pilot", written("ffffcccc", distinct=8, accepted=6))
+    shown = text_of(compare([find_side(tmp_path, "small/pilot"), find_side(tmp_path, "rich/pilot")]))
+    rows = {line.split("  ")[1].strip(): line for line in shown.splitlines() if line.startswith("  ")}
+    assert "25.0% (2/8)" in rows["distinct"]
+    assert "100.0% (8/8)" in rows["distinct"]
+    assert "50.0% (4/8)" in rows["accepted of judged"]
+    assert "75.0% (6/8)" in rows["accepted of judged"]
+    assert "0.0% (0/8)" in rows["type creative"]
+    assert "50.0% (4/8)" in rows["type creative"]

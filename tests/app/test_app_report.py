@@ -22,6 +22,7 @@ from rung.app.runs import outputs_of
 from rung.base.errors import DataError
 from rung.base.fingerprint import plain
 from rung.datagen.qc import figures
+from rung.evaluate.compare import compare
 from rung.evaluate.statistics import mcnemar_of, wilson
 from rung.records.types import Candidate
 
@@ -258,3 +259,15 @@ def test_a_browser_shows_it(demo_runs: Path, page: str, tmp_path: Path) -> None:
     subprocess.run([*common, f"--screenshot={picture}", path.as_uri()], capture_output=True, check=False)
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert picture.stat().st_size > 30_000, "an empty page is far smaller"
+
+
+def test_the_page_and_the_evaluation_give_the_same_interval() -> None:
+    """Items whose order of ids is not their own order: the resampled families must still be the same ones."""
+    items = [an_item(index) for index in range(90)][::-1]
+    given = {"framed": answers("framed", 0.2)[::-1], "tuned": answers("tuned", 0.7)}
+    shown = measure([*given["framed"], *given["tuned"]], {item.id: item for item in items})
+    expected = compare({name: given[name] for name in given}, items).pair("framed", "tuned")
+    assert shown is not None
+    assert expected is not None
+    (pair,) = shown.pairs
+    assert (pair.lift, pair.test, pair.effect) == (expected.lift, expected.test, expected.effect)

@@ -71,6 +71,12 @@ Force = Annotated[
     list[str] | None,
     typer.Option("--force", metavar="STAGE", help="Go past this stage's failed gate; every later manifest says so."),
 ]
+RubricGood = Annotated[
+    str, typer.Option("--rubric-good", metavar="TEXT", help="What label A of the A/B critic stands for.")
+]
+RubricBad = Annotated[
+    str, typer.Option("--rubric-bad", metavar="TEXT", help="What label B of the A/B critic stands for.")
+]
 AllowDirty = Annotated[
     bool, typer.Option("--allow-dirty", help="Run with changed or unknown rung sources; every manifest says so.")
 ]
@@ -106,6 +112,8 @@ def run_command(
     rebuild: Rebuild = None,
     force: Force = None,
     allow_dirty: AllowDirty = False,
+    rubric_good: RubricGood = "",
+    rubric_bad: RubricBad = "",
     runs: Runs = None,
     quiet: Quiet = False,
     log_level: LogLevel = None,
@@ -120,7 +128,7 @@ def run_command(
         force=tuple(force or ()),
         allow_dirty=allow_dirty,
     )
-    _command("run")(recipe, choices, _out(), _notes())
+    _command("run")(recipe, choices, _out(), _notes(), rubric=(rubric_good, rubric_bad))
 
 
 @app.command("plan")
@@ -178,6 +186,8 @@ def generate_command(
     profile: Profile = "",
     sets: Sets = None,
     allow_dirty: AllowDirty = False,
+    rubric_good: RubricGood = "",
+    rubric_bad: RubricBad = "",
     runs: Runs = None,
     quiet: Quiet = False,
     log_level: LogLevel = None,
@@ -189,7 +199,7 @@ def generate_command(
         sets=tuple(sets or ()),
         allow_dirty=allow_dirty,
     )
-    _command("generate")(recipe, count, choices, _out(), _notes(), dry_run=dry_run)
+    _command("generate")(recipe, count, choices, _out(), _notes(), rubric=(rubric_good, rubric_bad), dry_run=dry_run)
 
 
 @app.command("inspect")
@@ -206,6 +216,9 @@ def inspect_command(
     masks: Annotated[
         bool, typer.Option("--masks", help="Training examples token by token, trained tokens green.")
     ] = False,
+    cleaning: Annotated[
+        int, typer.Option("--cleaning", min=0, metavar="N", help="N random generations before and after cleaning.")
+    ] = 0,
     show_records: Annotated[bool, typer.Option("--records", help="The first records, whole.")] = False,
     record: Annotated[str, typer.Option("--record", metavar="ID", help="Only this record.")] = "",
     limit: Annotated[int, typer.Option("--limit", min=1, help="Examples of each kind.")] = 5,
@@ -225,6 +238,7 @@ def inspect_command(
         flags=flags,
         masks=masks,
         records=show_records,
+        cleaning=cleaning,
     )
 
 
@@ -274,6 +288,23 @@ def chat_command(
         )
     manner = {"raw": raw, "temperature": temperature, "max_new_tokens": max_tokens, "seed": seed}
     _command("chat")(_merged(context.obj, runs).runs, model, tuple(ask or ()), _out(), _notes(), **manner)
+
+
+@app.command("rubrics")
+def rubrics_command(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="package:NAME, hf:ORG/NAME, gguf:PATH or RUN/STAGE.")],
+    *,
+    first: Annotated[str, typer.Option("--first", help="A preset, or a YAML file with good and bad.")] = "default",
+    second: Annotated[str, typer.Option("--second", help="The other one.")] = "strict",
+    labelled: Annotated[
+        Path | None,
+        typer.Option("--labelled", help="JSON lines: instruction, response, type, is_good.  [default: shipped pairs]"),
+    ] = None,
+    runs: Runs = None,
+) -> None:
+    """Test two rubric wordings of the A/B critic on one labelled set: acceptance, agreement, precision, paired p."""
+    _command("rubrics")(_merged(context.obj, runs).runs, model, (first, second), labelled, _out(), _notes())
 
 
 @app.command("new")

@@ -18,9 +18,11 @@ from rich.text import Text
 
 from rung.app.progress import duration
 from rung.app.reports.results import Results, known_order, measure
-from rung.app.runs import Output, find_output, outputs_of
+from rung.app.runs import Output, find_output, outputs_of, records_of
 from rung.base.errors import DataError
 from rung.base.settings import nearest
+from rung.datagen.qc import Rate
+from rung.datagen.qc_report import PoolEffect, pool_effect
 from rung.evaluate.statistics import holm
 from rung.records.manifest import FILE_NAME
 from rung.records.types import Answer, TestItem
@@ -71,6 +73,8 @@ def compare(sides: Sequence[Side]) -> RenderableType:
     parts: list[RenderableType] = []
     if all(side.answers for side in sides):
         parts.append(_answers_part(sides))
+    if (pools := _pools_table(sides)) is not None:
+        parts.append(pools)
     for title, group in _matching(sides):
         rows = changes(group)
         parts.append(changes_table(title, [side.label for side in sides], rows))
@@ -161,6 +165,37 @@ def _answers_part(sides: Sequence[Side]) -> RenderableType:
     if results.types:
         parts.append(_types_table(results))
     return Group(*parts)
+
+
+def _pools_table(sides: Sequence[Side]) -> Table | None:
+    """What the instructions of each side came to: acceptance, distinct share, types; None without instructions."""
+    effects = [_pool_effect(side) for side in sides]
+    found = [effect for effect in effects if effect is not None]
+    if len(found) < len(sides):
+        return None
+    table = Table(box=None, padding=(0, 2), title="instructions written", title_justify="left")
+    table.add_column("of all")
+    for side in sides:
+        table.add_column(Text(side.label), justify="right", overflow="fold")
+    table.add_row("number", *[str(effect.distinct.total) for effect in found])
+    table.add_row("distinct", *[_rate(effect.distinct) for effect in found])
+    table.add_row("accepted of judged", *[_rate(effect.acceptance) for effect in found])
+    for kind in sorted({kind for effect in found for kind in effect.types}):
+        shares = [_rate(Rate(effect.types.get(kind, 0), effect.distinct.total)) for effect in found]
+        table.add_row(Text(f"type {kind}"), *shares)
+    return table
+
+
+def _pool_effect(side: Side) -> PoolEffect | None:
+    """Of the side's last stage that holds instructions and candidates."""
+    for output in reversed(list(side.outputs.values())):
+        if instructions := records_of(output, "instruction"):
+            return pool_effect(side.label, instructions, records_of(output, "candidate"))
+    return None
+
+
+def _rate(rate: Rate) -> str:
+    return "none" if rate.value is None else f"{rate.value:.1%} ({rate.count}/{rate.total})"
 
 
 def _one_condition(side: Side) -> tuple[Answer, ...]:

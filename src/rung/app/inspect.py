@@ -16,14 +16,15 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from rung.app.runs import Output
+from rung.app.runs import Output, records_of
 from rung.base.errors import DataError
 from rung.datagen.qc import flags as find_flags
+from rung.datagen.qc_report import CleaningRow, audit_cleaning
 from rung.records.chat.frame import Frame, Rendered
 from rung.records.tokenizer import Tokenizer
-from rung.records.types import Drop, SftRecord, to_plain
+from rung.records.types import Candidate, Drop, SftRecord, to_plain
 
-__all__ = ["Part", "drops", "flags", "mask", "masks", "overview", "record_panel", "records"]
+__all__ = ["Part", "cleaning", "drops", "flags", "mask", "masks", "overview", "record_panel", "records"]
 
 _FLAGS = "flags"
 _CONTEXT = 160
@@ -107,15 +108,9 @@ def flags(output: Output, part: Part) -> RenderableType:
     advisory filter flagged while the data were made stands beside them.
     """
     found = _dropped(output, lambda name: name == _FLAGS)
-    candidates = [
-        record
-        for name, infos in output.manifest.shards.items()
-        if any(info.record_type == "candidate" for info in infos)
-        for record in output.opened.records(name)
-    ]
     found += [
         Drop(flag.id, flag.text, flag.heuristic, flag.rule, flag.span, {"outcome": flag.outcome})
-        for flag in find_flags(candidates)
+        for flag in find_flags(records_of(output, "candidate"))
     ]
     return _by_reason(found, part, "flagged")
 
@@ -165,6 +160,40 @@ def _mask_panel(record: SftRecord, tokenizer: Tokenizer) -> RenderableType:
     ids = " ".join(str(t) for t, m in zip(rendered.token_ids, rendered.loss_mask, strict=True) if m)
     body = Group(mask(rendered, tokenizer), Text(f"trained ids: {ids}", style="dim"))
     return Panel(body, title=Text(record.id), subtitle=count, title_align="left")
+
+
+def cleaning(output: Output, count: int) -> RenderableType:
+    """`count` random generations before and after cleaning, the largest changes first.
+
+    Raises:
+        DataError: the output holds no candidates.
+    """
+    candidates: list[Candidate] = records_of(output, "candidate")
+    if not candidates:
+        raise DataError(
+            "there are no generations here to compare with their cleaned form",
+            place=output.manifest.name,
+            hint="name a stage that generates responses: rung inspect RUN/STAGE --cleaning 100",
+        )
+    rows = audit_cleaning(candidates, count, seed=0)
+    table = Table(box=None, padding=(0, 2), show_lines=True)
+    for column in ("removed", "rules", "generated, what was cut is struck through", "record"):
+        table.add_column(column, justify="right" if column == "removed" else "left", overflow="fold")
+    for row in rows:
+        style = "bold yellow" if row.large else ""
+        table.add_row(Text(str(row.removed), style=style), Text(", ".join(row.rules)), _cut(row), Text(row.id[:12]))
+    changed, large = sum(row.removed != 0 for row in rows), sum(row.large for row in rows)
+    head = Text(f"{len(rows)} of {len(candidates)} generations: {changed} changed, {large} by more than a third")
+    return Group(head, table)
+
+
+def _cut(row: CleaningRow) -> Text:
+    """The text as generated, what cleaning cut off struck through; both texts where it was changed otherwise."""
+    start = row.before.find(row.after)
+    if start < 0 or not row.after:
+        return Text.assemble((row.before, "strike red"), "\n", row.after)
+    stop = start + len(row.after)
+    return Text.assemble((row.before[:start], "strike red"), row.after, (row.before[stop:], "strike red"))
 
 
 def _dropped(output: Output, wanted: Callable[[str], bool]) -> list[Drop]:

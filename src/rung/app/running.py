@@ -28,7 +28,7 @@ from rung.pipeline.rates import Rates
 from rung.pipeline.recipe import Recipe, load
 from rung.pipeline.runner import Options, RunResult, run
 
-__all__ = ["counted", "identify_model", "plan_recipe", "plan_view", "run_recipe"]
+__all__ = ["counted", "identify_model", "plan_recipe", "plan_view", "run_recipe", "with_rubric"]
 
 
 def run_recipe(path: Path, choices: Choices, out: Console, notes: Console) -> RunResult:
@@ -80,6 +80,37 @@ def counted(path: Path, count: int, choices: Choices) -> Choices:
             hint=f"say which: rung run {path} --set {stages[0] if stages else 'STAGE'}.count={count}",
         )
     return replace(choices, sets=(*choices.sets, f"{stages[0]}.count={count}"))
+
+
+def with_rubric(path: Path, good: str, bad: str, choices: Choices) -> Choices:
+    """The choices under which the recipe's A/B critics judge by these words (spec item 47); empty ones change nothing.
+
+    The words are an override like any other: plan shows them, and every manifest that the critic touches holds them.
+
+    Raises:
+        SettingsError: no stage of the recipe calibrates an A/B critic.
+    """
+    words = {"rubric_good": good, "rubric_bad": bad}
+    words = {name: text for name, text in words.items() if text}
+    if not words:
+        return choices
+    sets = []
+    for spec in _load(path, choices).stages:
+        critics = [_spec(critic) for critic in spec.settings.get("critics", ())]
+        if any(critic["kind"] == "choice" for critic in critics):
+            changed = [{**critic, **words} if critic["kind"] == "choice" else critic for critic in critics]
+            sets.append(f"{spec.name}.critics={json.dumps(changed)}")
+    if not sets:
+        raise SettingsError(
+            "no stage of this recipe calibrates the A/B critic",
+            place="--rubric-good, --rubric-bad",
+            hint="add it: - calibrate: {critics: [choice, information_gain]}",
+        )
+    return replace(choices, sets=(*choices.sets, *sets))
+
+
+def _spec(critic: str | dict[str, Any]) -> dict[str, Any]:
+    return {"kind": critic} if isinstance(critic, str) else dict(critic)
 
 
 def plan_view(planned: Plan, show_settings: bool) -> RenderableType:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rung.base.errors import DataError
 from rung.base.settings import nearest
 from rung.records.manifest import FILE_NAME, Manifest, Opened, open_manifest
 
-__all__ = ["REPORT_NAME", "Output", "find_output", "find_run", "known_runs", "outputs_of"]
+__all__ = ["REPORT_NAME", "Output", "find_output", "find_run", "known_runs", "outputs_of", "records_of"]
 
 
 REPORT_NAME = "report.html"
@@ -29,6 +30,13 @@ class Output:
     def manifest(self) -> Manifest:
         """Its manifest."""
         return self.opened.manifest
+
+
+def records_of(output: Output, record_type: str) -> list[Any]:
+    """All records of one type, from whichever of the stage's outputs hold it, in order."""
+    shards = output.manifest.shards.items()
+    names = [name for name, infos in shards if any(info.record_type == record_type for info in infos)]
+    return [record for name in names for record in output.opened.records(name)]
 
 
 def known_runs(runs: Path) -> list[str]:

@@ -137,10 +137,14 @@ class PoolEffect:
     types: Mapping[str, int]
 
 
-def pool_effect(pool: str, instructions: Sequence[Instruction]) -> PoolEffect:
-    """Measure what one pool (or one way of prompting) led to; compare two on the same seeds."""
-    judged = [item for item in instructions if item.critique is not None]
-    accepted = sum(item.critique is not None and item.critique.accepted for item in judged)
+def pool_effect(pool: str, instructions: Sequence[Instruction], candidates: Sequence[Candidate] = ()) -> PoolEffect:
+    """Measure what one pool (or one way of prompting) led to; compare two on the same seeds.
+
+    Acceptance is that of the instructions, and where no critic judged those, that of their responses.
+    """
+    judged = [item.critique for item in instructions if item.critique is not None]
+    judged = judged or [item.pair_critique for item in candidates if item.pair_critique is not None]
+    accepted = sum(critique.accepted for critique in judged)
     distinct = len({fold(item.text) for item in instructions})
     types = dict(sorted(Counter(item.type for item in instructions).items()))
     return PoolEffect(pool, Rate(accepted, len(judged)), Rate(distinct, len(instructions)), types)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pydantic
 
@@ -11,9 +13,11 @@ from rung.base.errors import DataError
 from rung.base.proportions import sign_test, wilson_interval
 from rung.records.contracts import Item, Trace
 from rung.scoring.calibration_report import Acceptance
+from rung.scoring.corruptions import Corrupted, corrupt
 from rung.scoring.critic import Critic
+from rung.scoring.known_pairs import KnownPair
 
-__all__ = ["Labelled", "RubricComparison", "compare_rubrics"]
+__all__ = ["Labelled", "RubricComparison", "compare_rubrics", "labelled_from", "read_labelled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,45 @@ class RubricComparison(pydantic.BaseModel):
     only_first_accepts: int
     only_second_accepts: int
     p_acceptance: float
+
+
+def labelled_from(pairs: Sequence[KnownPair], seed: int) -> list[Labelled]:
+    """Every known pair as good, and one corruption of each as bad; the kinds of corruption take turns."""
+    made: dict[int, list[Corrupted]] = {}
+    for one in corrupt(pairs, seed):
+        made.setdefault(one.source, []).append(one)
+    good = [Labelled(pair.instruction, pair.response, pair.type, is_good=True) for pair in pairs]
+    chosen = [kinds[number % len(kinds)] for number, kinds in sorted(made.items())]
+    return [*good, *(Labelled(one.instruction, one.response, one.type, is_good=False) for one in chosen)]
+
+
+def read_labelled(path: Path) -> list[Labelled]:
+    """Labelled answers from JSON lines with instruction, response, is_good, and type (may be missing).
+
+    Raises:
+        DataError: no such file, not JSON, or a field that is missing or of another kind; names the line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", place=str(path)) from error
+    return [_labelled(line, f"{path.name}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def _labelled(line: str, place: str) -> Labelled:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"not JSON: {error.msg}", place=place) from error
+    wanted = {"instruction": str, "response": str, "is_good": bool}
+    for name, kind in wanted.items():
+        if not isinstance(row, dict) or not isinstance(row.get(name), kind):
+            raise DataError(
+                f"'{name}' is missing or no {kind.__name__}",
+                place=place,
+                hint='{"instruction": "...", "response": "...", "type": "factual", "is_good": true}',
+            )
+    return Labelled(row["instruction"], row["response"], str(row.get("type", "")), row["is_good"])
 
 
 def compare_rubrics(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -20,13 +21,14 @@ class _Wanted:
     flags: bool
     masks: bool
     records: bool
+    cleaning: int
 
     def __bool__(self) -> bool:
-        return self.drops or self.flags or self.masks or self.records
+        return bool(self.drops or self.flags or self.masks or self.records or self.cleaning)
 
 
 def inspect(
-    runs: Path, target: str, part: tuple[str, int], out: Console, tokenizer: Path | None, **wanted: bool
+    runs: Path, target: str, part: tuple[str, int], out: Console, tokenizer: Path | None, **wanted: Any
 ) -> None:
     """Print what was asked for; the manifest's overview when nothing was.
 
@@ -36,13 +38,15 @@ def inspect(
         part: a record's id ("" for the first ones) and how many examples of each kind.
         out: where to.
         tokenizer: a tokenizer.json for masks, instead of the model's own.
-        wanted: drops, flags, masks, records.
+        wanted: drops, flags, masks, records; and of how many generations the cleaning is shown.
     """
     output, asked, chosen = find_output(runs, target), _Wanted(**wanted), views.Part(*part)
     if asked.drops:
         out.print(views.drops(output, chosen))
     if asked.flags:
         out.print(views.flags(output, chosen))
+    if asked.cleaning:
+        out.print(views.cleaning(output, asked.cleaning))
     if asked.masks:
         out.print(views.masks(output, chosen, lookup("app", "model_tokenizer")(output, tokenizer)))
     if asked.records or (chosen.id and not asked):

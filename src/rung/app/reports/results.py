@@ -186,7 +186,9 @@ def _condition(name: str, answered: Mapping[str, Answer]) -> Condition:
 def _pair(
     first: str, second: str, table: Mapping[str, Mapping[str, Answer]], items: Mapping[str, TestItem]
 ) -> Pair | None:
-    shared = sorted(table[first].keys() & table[second].keys())
+    # in the order of the items, as `evaluate.compare` has them: the same bootstrap draws then meet the same families
+    place = {item_id: number for number, item_id in enumerate(items)}
+    shared = sorted(table[first].keys() & table[second].keys(), key=lambda i: (place.get(i, len(place)), i))
     if not shared:
         return None
     before = [table[first][i].passed for i in shared]

@@ -10,7 +10,7 @@ import pytest
 
 from rung.app.choices import Choices
 from rung.app.cli import execute
-from rung.app.commands.rubrics import rubric_settings
+from rung.app.rubrics import rubric_settings
 from rung.app.running import with_rubric
 from rung.base.errors import DataError, SettingsError
 from rung.pipeline.recipe import load

@@ -12,7 +12,7 @@ from rung.engine.attend import Cache
 from rung.engine.batch import Batch, BatchOptions
 from rung.engine.forward import Forward
 from rung.engine.head import Head
-from rung.engine.invariance import Invariance, candidate_counts, invariance
+from rung.engine.invariance import SMALLEST, Invariance, candidate_counts, invariance
 from rung.engine.jobs import Job, make_jobs
 from rung.engine.one_by_one import OneByOne
 from rung.engine.sample import Sampler
@@ -153,7 +153,9 @@ class Engine:
                 )
             elif self.invariance.rejected:
                 self._events.log("batch sizes with other bits are not used", rejected=self.invariance.rejected)
-        return self.invariance.counts
+        # more rows than asked for only where no smaller number gives the common bits
+        most = -(-self.settings.num_slots // SMALLEST) * SMALLEST
+        return tuple(c for c in self.invariance.counts if c <= most) or self.invariance.counts[-1:]
 
     def _room(self, num_slots: int) -> Cache:
         if self._cache is None or self._cache.num_slots < num_slots:

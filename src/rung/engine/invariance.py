@@ -22,9 +22,10 @@ from rung.engine.head import Head, Needs
 from rung.engine.prefill import ROWS, Prefill, Prompt
 from rung.models.network import Network
 
-__all__ = ["SMALLEST", "Invariance", "candidate_counts", "invariance", "probe"]
+__all__ = ["COMMON", "SMALLEST", "Invariance", "candidate_counts", "invariance", "probe"]
 
 SMALLEST = 4  # fewer rows fall into matrix-vector kernels with other bits; they cost about as much
+COMMON = 16  # from here on all row counts tried had equal bits; some narrow products of fewer rows had not
 _NUM_TOKENS = 9
 
 
@@ -41,9 +42,10 @@ class Invariance:
 
 def candidate_counts(num_slots: int) -> tuple[int, ...]:
     """Batch sizes worth having, ascending: the full one and its halves down to `SMALLEST`, in multiples of it, because
-    the rows that are left over from a multiple of four often run in a kernel with other bits."""
+    the rows that are left over from a multiple of four often run in a kernel with other bits. `COMMON` is always among
+    them: engines of few and of many slots then compare with the same kernels."""
     full = _rounded(num_slots)
-    counts = {full}
+    counts = {full, max(full, COMMON)}
     while full > SMALLEST:
         full = _rounded(full // 2)
         counts.add(full)

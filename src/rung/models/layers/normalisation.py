@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 __all__ = ["RMSNorm"]
 
@@ -24,8 +25,9 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Same shape and type as `x`."""
-        wide = x.float()
-        normed = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.epsilon)
+        width = self.weight.shape
         if self.centred:
-            return (normed * (1.0 + self.weight.float())).type_as(x)
-        return self.weight * normed.type_as(x)
+            return functional.rms_norm(x.float(), width, 1.0 + self.weight.float(), self.epsilon).type_as(x)
+        if x.dtype == torch.float32 == self.weight.dtype:
+            return functional.rms_norm(x, width, self.weight, self.epsilon)
+        return self.weight * functional.rms_norm(x.float(), width, None, self.epsilon).type_as(x)

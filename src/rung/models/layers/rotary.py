@@ -40,17 +40,16 @@ class Rotary:
         self._frequencies = _frequencies(settings, head_width)
 
     def angles(self, positions_BT: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Cosine and sine, each [B, T, 1, d], computed in float32 and rounded to `dtype`."""
+        """Cosine and signed sine (minus for the first half), each [B, T, 1, d]; from float32, rounded to `dtype`."""
         frequencies = self._frequencies.to(positions_BT.device)
-        half = positions_BT[..., None].float() * frequencies
-        both = torch.cat((half, half), dim=-1)[:, :, None, :]
-        return both.cos().to(dtype), both.sin().to(dtype)
+        half = (positions_BT[..., None].float() * frequencies)[:, :, None, :]
+        cosine, sine = half.cos().to(dtype), half.sin().to(dtype)
+        return torch.cat((cosine, cosine), dim=-1), torch.cat((-sine, sine), dim=-1)
 
 
 def rotate(x_BTHd: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Turn each pair (i, i + d/2) of a head by its angle. Shapes: [B, T, H, d] and angles [B, T, 1, d]."""
-    first, second = x_BTHd.chunk(2, dim=-1)
-    return x_BTHd * cosine + torch.cat((-second, first), dim=-1) * sine
+    """Turn each pair (i, i + d/2) of a head by its angle. Shapes: [B, T, H, d] and `Rotary.angles`, [B, T, 1, d]."""
+    return torch.addcmul(x_BTHd * cosine, x_BTHd.roll(x_BTHd.shape[-1] // 2, -1), sine)
 
 
 def _frequencies(settings: RotarySettings, head_width: int) -> Tensor:

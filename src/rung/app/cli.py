@@ -304,7 +304,7 @@ def rubrics_command(
     runs: Runs = None,
 ) -> None:
     """Test two rubric wordings of the A/B critic on one labelled set: acceptance, agreement, precision, paired p."""
-    _command("rubrics")(_merged(context.obj, runs).runs, model, (first, second), labelled, _out(), _notes())
+    _command("rubrics")(_merged(context.obj, runs).runs, model, (first, second), labelled, (_out(), _notes()))
 
 
 @app.command("new")

@@ -19,7 +19,7 @@ __all__ = ["rubrics"]
 
 
 def rubrics(
-    runs: Path, model: str, wordings: tuple[str, str], labelled: Path | None, out: Console, notes: Console
+    runs: Path, model: str, wordings: tuple[str, str], labelled: Path | None, consoles: tuple[Console, Console]
 ) -> None:
     """Judge the labelled answers under both wordings and print how they differ.
 
@@ -28,8 +28,7 @@ def rubrics(
         model: a source such as `package:NAME`, or a stage that trained.
         wordings: presets, or YAML files with `good` and `bad`.
         labelled: JSON lines; None: the shipped known pairs, each with one corruption.
-        out: where the table goes.
-        notes: where everything else goes.
+        consoles: where the table goes, and where everything else goes.
 
     Raises:
         SettingsError: a wording that is neither a preset nor a file of that shape; before the model is opened.
@@ -37,7 +36,7 @@ def rubrics(
     """
     settings = [rubric_settings(name) for name in wordings]
     answers = labelled_from(known_pairs(), seed=0) if labelled is None else read_labelled(labelled)
-    source = source_of(runs, model)
+    source, (out, notes) = source_of(runs, model), consoles
     with notes.status(f"judging {len(answers)} answers twice with {source}"):
         engine = Engine(load(source, clean=False, strict=False), EngineSettings(num_slots=1))
         first, second = (ChoiceCritic(one, engine) for one in settings)

@@ -35,7 +35,8 @@ stages:
   - bootstrap:
       name: pilot
       count: 8
-      instructions: {kind: instructions, per_type: true, num_shown: 6, num_taken: 5, temperature: 0.8, max_new_tokens: 80}
+      instructions:
+        {kind: instructions, per_type: true, num_shown: 6, num_taken: 5, temperature: 0.8, max_new_tokens: 80}
       responses: {kind: responses, max_new_tokens: 48}
   - bootstrap: {name: scale, settings_from: pilot, count: 16, shards: 2}
   - merge: {name: data, of: scale}

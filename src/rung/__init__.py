@@ -5,5 +5,5 @@ import os
 __version__ = "0.1.0"
 
 # Read by Intel's MKL at its first product, so it must be set before anything computes. Its reproducible kernels give
-# equal bits from run to run, and on processors of other makers they are also up to twice as fast (docs/LOG.md).
+# equal bits from run to run, and on an AMD processor they were also 1.2 to 1.6 times as fast (docs/LOG.md).
 os.environ.setdefault("MKL_CBWR", "AUTO")

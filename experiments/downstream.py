@@ -122,7 +122,7 @@ def _tuned(records: Sequence[Candidate], items: Sequence[TestItem], seed: int) -
         Example(record.id, Frame.render(loaded.tokenizer, record.instruction, record.response)) for record in records
     ]
     adapters.prepare(loaded.network, AdapterSettings(), derive(seed, "adapter"))
-    settings = SftSettings(seed=derive(seed, "order"), eval_fraction=0)
+    settings = SftSettings(seed=derive(seed, "order"), sequences_per_step=8, eval_fraction=0)
     with tempfile.TemporaryDirectory() as scratch:
         loop.train(
             loaded.network, loaded.tokenizer, examples, settings,

@@ -13,7 +13,9 @@ from tests.engine.engine_models import END, MODELS, START, Made, full_logits, ll
 
 from rung.base.errors import DataError, ModelError, SettingsError
 from rung.base.events import Events
+from rung.engine.attend import BLOCK, STEPS, Cache, DecodeAttend
 from rung.engine.engine import Engine
+from rung.engine.invariance import finest_step
 from rung.engine.settings import EngineSettings
 from rung.models.load import load
 from rung.records.contracts import Completer, Completion, Message, Request, Sampling
@@ -335,6 +337,28 @@ def test_batch_sizes_with_other_bits_are_found_and_not_used() -> None:
     assert {16, 32} <= set(engine.invariance.counts)
     assert 8 in engine.invariance.rejected
     assert engine.invariance.exact
+
+
+def test_attention_looks_no_further_than_the_finest_step_with_equal_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, device = llama(), torch.device("cpu")
+    cache = Cache(made.network.shape, 8, torch.float32, device)
+    cache.reserve(2 * BLOCK)
+    finest_step(cache, made.network.shape.num_heads)
+    assert cache.step in STEPS
+    assert not any(bool(layer.any()) for layer in (*cache.keys, *cache.values))
+    lengths = []
+
+    class Shaky(DecodeAttend):
+        """Other bits at lengths that are no multiple of 64."""
+
+        def __call__(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+            lengths.append(self._length)
+            return super().__call__(*args, **kwargs) + 1e-3 * (self._length % 64)
+
+    monkeypatch.setattr("rung.engine.invariance.DecodeAttend", Shaky)
+    finest_step(cache, made.network.shape.num_heads)
+    assert cache.step == 64
+    assert min(lengths) == 16
 
 
 def test_a_network_is_probed_once_in_a_process_and_again_when_its_parameters_change() -> None:

@@ -20,27 +20,29 @@ from torch.nn import functional
 from rung.models.layers.attend import attend_causally
 from rung.models.network import Shape
 
-__all__ = ["BLOCK", "Cache", "DecodeAttend", "Piece", "PrefillAttend"]
+__all__ = ["BLOCK", "STEPS", "Cache", "DecodeAttend", "Piece", "PrefillAttend"]
 
 BLOCK = 256
-_FINE = 64  # granularity of lengths below one block
+STEPS = (16, 64, BLOCK)  # granularities of the length looked at within the first block; the finest reads least
+_GROWTH = 64
 
 
-def padded(num_positions: int) -> int:
-    """The length that `num_positions` are rounded up to: multiples of 64 within the first block, then whole blocks."""
-    step = _FINE if num_positions <= BLOCK else BLOCK
-    return -(-num_positions // step) * step
+def padded(num_positions: int, step: int) -> int:
+    """The length that `num_positions` are rounded up to: multiples of `step` in the first block, then whole blocks."""
+    unit = step if num_positions <= BLOCK else BLOCK
+    return -(-num_positions // unit) * unit
 
 
 class Cache:
     """Keys and values of all layers, each [num_slots, K, capacity, d]; capacity grows by blocks.
 
     Memory is 2 * num_layers * num_slots * K * capacity * d elements. Values beyond a slot's own length are stale or
-    zero, always finite, and masked by whoever reads.
+    zero, always finite, and masked by whoever reads. `step` is the granularity of the length that a decode step looks
+    at within the first block; the start-up probe finds the finest that changes no bit.
     """
 
     def __init__(self, shape: Shape, num_slots: int, dtype: torch.dtype, device: torch.device) -> None:
-        self.num_slots, self.capacity = num_slots, 0
+        self.num_slots, self.capacity, self.step = num_slots, 0, BLOCK
         self._shape, self._dtype, self._device = shape, dtype, device
         self.keys = [self._empty(0) for _ in range(shape.num_layers)]
         self.values = [self._empty(0) for _ in range(shape.num_layers)]
@@ -51,7 +53,7 @@ class Cache:
 
     def reserve(self, num_positions: int) -> None:
         """Make room for `num_positions` in every slot; what is cached stays."""
-        wanted = padded(num_positions)
+        wanted = padded(num_positions, _GROWTH)
         if wanted <= self.capacity:
             return
         for held in (self.keys, self.values):
@@ -142,7 +144,7 @@ class DecodeAttend:
 
     def __init__(self, cache: Cache, positions: list[int], minimum: int = 0) -> None:
         self._cache, self._positions = cache, positions
-        self._length = padded(max(max(positions) + 1, minimum))
+        self._length = padded(max(max(positions) + 1, minimum), cache.step)
         device = cache.keys[0].device
         self._positions_N1 = torch.tensor(positions, device=device)[:, None]
         heads = torch.arange(len(positions) * cache.keys[0].shape[1], device=device)

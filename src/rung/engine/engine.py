@@ -161,6 +161,8 @@ class Engine:
         if self._cache is None or self._cache.num_slots < num_slots:
             shape = self._loaded.network.shape
             self._cache = Cache(shape, num_slots, self._forward.dtype, self._forward.device)
+        if self.invariance is not None:
+            self._cache.step = self.invariance.step
         return self._cache
 
     def _reporter(self, jobs: Sequence[Job]) -> Callable[[int, int], None]:

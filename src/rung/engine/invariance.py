@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from rung.engine.attend import BLOCK, Cache, DecodeAttend
+from rung.engine.attend import BLOCK, STEPS, Cache, DecodeAttend
 from rung.engine.forward import Forward
 from rung.engine.head import Head, Needs
 from rung.engine.prefill import ROWS, Prefill, Prompt
@@ -33,11 +33,12 @@ _NUM_TOKENS = 9
 class Invariance:
     """What the probe found. `counts` are safe batch sizes, ascending; `rejected` gave other bits. `exact` is False
     when even the full batch gives different bits at different rows or lengths, and then results may depend on
-    neighbours."""
+    neighbours. `step` is the finest granularity of the cached length that attention gives equal bits at."""
 
     counts: tuple[int, ...]
     rejected: tuple[int, ...]
     exact: bool
+    step: int
 
 
 def candidate_counts(num_slots: int) -> tuple[int, ...]:
@@ -75,6 +76,7 @@ def probe(forward: Forward, head: Head, counts: tuple[int, ...]) -> Invariance:
     network = forward.network
     cache = Cache(network.shape, counts[-1], forward.dtype, forward.device)
     cache.reserve(2 * BLOCK)
+    finest_step(cache, network.shape.num_heads)
     ids = [(7 * i + 3) % network.shape.vocabulary for i in range(_NUM_TOKENS)]
     prefill, prompt = Prefill(forward, cache, ROWS), Prompt(0, tuple(ids))
     alone = prefill.compute(0, [prompt])[:, :_NUM_TOKENS]
@@ -91,7 +93,38 @@ def probe(forward: Forward, head: Head, counts: tuple[int, ...]) -> Invariance:
     )
     kept = [c for c in counts[:-1] if _all_equal(_rows(forward, head, cache, (c, 0)), reference[:1])]
     rejected = tuple(c for c in counts[:-1] if c not in kept)
-    return Invariance((*kept, counts[-1]), rejected, exact)
+    return Invariance((*kept, counts[-1]), rejected, exact, cache.step)
+
+
+def finest_step(cache: Cache, num_heads: int) -> int:
+    """The first of `STEPS` whose every multiple, as the length looked at, gives attention the bits of a whole block.
+
+    Tried on random keys and values in the first layer, which are cleared afterwards, at three positions.
+    """
+    held = (cache.keys[0], cache.values[0])
+    draw = torch.Generator().manual_seed(0)
+    for tensor in held:
+        block = tensor[:, :, :BLOCK]
+        block.copy_(torch.randn(block.shape, generator=draw))
+    num_slots, num_kv_heads, _, width = held[0].shape
+    query, key, value = (
+        torch.randn((num_slots, 1, count, width), generator=draw).to(held[0])
+        for count in (num_heads, num_kv_heads, num_kv_heads)
+    )
+
+    def attended(position: int, length: int) -> Tensor:
+        """Every slot's token at `position`, looking at `length` places."""
+        attend = DecodeAttend(cache, [position] * num_slots, minimum=length)
+        return attend(0, query, key, value, scale=width**-0.5, window=0)
+
+    whole = {position: attended(position, BLOCK) for position in (_NUM_TOKENS, 70, 130)}
+    for cache.step in STEPS:
+        lengths = range(cache.step, BLOCK, cache.step)
+        if all(torch.equal(attended(p, n), same) for p, same in whole.items() for n in lengths if n > p):
+            break
+    for tensor in held:
+        tensor.zero_()
+    return cache.step
 
 
 def _rows(forward: Forward, head: Head, cache: Cache, shape: tuple[int, int]) -> Tensor:

@@ -19,7 +19,6 @@ __all__ = ["DrawSettings", "Drawn", "draw"]
 
 NUM_CANDIDATES = 256
 _GROWTH = 4
-_GROUP = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,26 +68,29 @@ def draw(
 
 def _candidates(logits_NV: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The largest logits in descending order with their ids; equal ones in ascending order of id."""
-    value, token = _largest(logits_NV, count)
-    tied_N = (value[:, 1:] == value[:, :-1]).any(1)
-    if bool(tied_N.any()):  # the order in which topk leaves equals is its own
-        row = tied_N.nonzero()[:, 0]
-        tokens, order = token[row].sort(dim=1)
-        values, order = value[row].gather(1, order).sort(dim=1, descending=True, stable=True)
-        value[row], token[row] = values, tokens.gather(1, order)
-    return value, token
+    value_NS, token_NS = _held(logits_NV, count)
+    # one number per candidate that orders by logit, then by id: the order in which topk leaves equals is its own
+    key_NS = (_ordered(value_NS) << 32) - token_NS
+    place_NS = key_NS.topk(count, dim=1).indices
+    return value_NS.gather(1, place_NS), token_NS.gather(1, place_NS)
 
 
-def _largest(logits_NV: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` largest in descending order, by groups: those with the `count` largest maxima hold them all."""
-    size = logits_NV.shape[1]
-    if size % _GROUP or size < 4 * _GROUP * count:
-        return logits_NV.topk(count, dim=1)
-    groups_NGg = logits_NV.view(logits_NV.shape[0], -1, _GROUP)
-    group_NS = groups_NGg.amax(2).topk(count, dim=1, sorted=False).indices
-    held_NSg = groups_NGg.gather(1, group_NS[..., None].expand(-1, -1, _GROUP))
-    value, place = held_NSg.flatten(1).topk(count, dim=1)
-    return value, group_NS.gather(1, place // _GROUP) * _GROUP + place % _GROUP
+def _ordered(value: Tensor) -> Tensor:
+    """Whole numbers (int64) in the order of float32 numbers; both zeros are one."""
+    bits = (value + 0.0).view(torch.int32)
+    return torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).long()
+
+
+def _held(logits_NV: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Logits among which are the `count` largest, and their ids: of groups of columns, those with the `count` largest
+    maxima hold them all."""
+    num_rows, size = logits_NV.shape
+    num_each = next((n for n in (8, 4, 2) if size % n == 0 and size // n >= 2 * count), 1)
+    groups_NgG = logits_NV.view(num_rows, num_each, -1)
+    group_NS = groups_NgG.amax(1).topk(count, dim=1, sorted=False).indices
+    value_NgS = groups_NgG.gather(2, group_NS[:, None].expand(-1, num_each, -1))
+    first_g1 = torch.arange(0, size, size // num_each, device=logits_NV.device)[:, None]
+    return value_NgS.flatten(1), (group_NS[:, None] + first_g1).flatten(1)
 
 
 def _pick(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rung.base.errors import DataError
+from rung.base.fingerprint import plain
 from rung.records.chat.frame import Frame
 from rung.records.types import Candidate, SftRecord, record_id
 
@@ -86,5 +87,13 @@ def sft_record(
 
 
 def _reject(candidate: Candidate) -> dict[str, Any]:
-    margin = candidate.pair_critique.signed_margin if candidate.pair_critique else None
-    return {"response": candidate.response, "outcome": candidate.outcome, "signed_margin": margin}
+    critique = candidate.pair_critique
+    return {
+        "id": candidate.id,
+        "response": candidate.response,
+        "outcome": candidate.outcome,
+        "reason": candidate.reason,
+        "num_response_tokens": candidate.num_response_tokens,
+        "signed_margin": critique.signed_margin if critique else None,
+        "critique": plain(critique) if critique else None,
+    }

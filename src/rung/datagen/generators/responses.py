@@ -76,7 +76,8 @@ class Responses:
             if earlier == candidate.id:
                 kept.append(candidate)
             else:
-                span, detail = (0, len(candidate.response)), {"repeats": earlier}
+                span = (0, len(candidate.response))
+                detail = {"repeats": earlier, "num_raw_tokens": candidate.num_raw_tokens}
                 dropped.append(Drop(candidate.id, candidate.response, "responses", "same_as_sibling", span, detail))
         num_tokens = sum(len(completion.token_ids) for completion in completions)
         return _Generated(tuple(kept), tuple(dropped), num_tokens)

@@ -307,6 +307,22 @@ def rubrics_command(
     _command("rubrics")(_merged(context.obj, runs).runs, model, (first, second), labelled, (_out(), _notes()))
 
 
+@app.command("best-of-n")
+def best_of_n_command(
+    context: typer.Context,
+    pilot: Annotated[str, typer.Argument(metavar="RUN/STAGE", help="A finished pilot, such as quickstart/pilot.")],
+    *,
+    max_cost: Annotated[float, typer.Option("--max-cost", help="Tokens per kept record against one response.")] = 1.5,
+    min_gain: Annotated[
+        float, typer.Option("--min-gain", help="More instructions with a kept answer, low end of 95 %.")
+    ] = 0.05,
+    runs: Runs = None,
+) -> None:
+    """Decide by the written rule, from a pilot's figures, whether a large run draws several responses each."""
+    limits = {"max_cost_ratio": max_cost, "min_yield_gain": min_gain}
+    _command("best_of_n")(_merged(context.obj, runs).runs, pilot, limits, _out())
+
+
 @app.command("new")
 def new_command(
     path: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("recipe.yaml"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ from tests.engine.engine_models import MODELS, START, Made, byte_tokenizer, full
 from rung.base.errors import DataError
 from rung.engine.engine import Engine
 from rung.engine.settings import EngineSettings
+from rung.engine.tree import grow
+from rung.models.families.fallback import Fallback
 
 
 @pytest.fixture(params=sorted(MODELS))
@@ -93,3 +96,48 @@ def test_a_context_that_begins_another_is_not_computed_again() -> None:
     wholes = [p + t for p, t in zip(prompts, texts, strict=True)]
     engine.score([*prompts, *wholes], [*texts, *["\n"] * 64])
     assert engine.num_forwards == 2 * once
+
+
+def branching(count: int) -> tuple[list[str], list[str]]:
+    """Prompts that begin alike at several depths, with continuations of one token and of several."""
+    chance = random.Random(9)
+    trunk = "the rubric that comes before every question is always the same and rather long. "
+    limbs = [trunk + "".join(chance.choices("abcdef ", k=30)) for _ in range(4)]
+    prompts = [limbs[n % 4] + "".join(chance.choices("ghijkl", k=chance.randint(1, 40))) for n in range(count)]
+    return prompts, [" A" if n % 3 else " and more" for n in range(count)]
+
+
+def test_what_prompts_begin_with_in_common_goes_through_the_network_once(made: Made) -> None:
+    prompts, continuations = branching(24)
+    honest, seen = made.network.hidden, []
+
+    def counting(token_ids_BT: torch.Tensor, *rest: Any) -> torch.Tensor:
+        seen.append(token_ids_BT.numel())
+        return honest(token_ids_BT, *rest)
+
+    made.network.hidden = counting  # type: ignore[method-assign]
+    together = Engine(made).score(prompts, continuations)
+    num_whole = sum(len(prompt) + len(text) for prompt, text in zip(prompts, continuations, strict=True))
+    assert sum(seen) < num_whole / 2.5 or isinstance(made.network, Fallback)
+    for prompt, continuation, scored in zip(prompts, continuations, together, strict=True):
+        head, tail = [START, *made.tokenizer.encode(prompt)], made.tokenizer.encode(continuation)
+        made.network.hidden = honest  # type: ignore[method-assign]
+        spread = full_logits(made.network, [*head, *tail])[len(head) - 1 : -1].log_softmax(-1)
+        expected = spread.gather(1, torch.tensor(tail)[:, None])[:, 0]
+        assert torch.allclose(torch.tensor(scored.logprobs), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("least_shared", [1, 3, 8])
+def test_every_path_of_a_tree_spells_its_document(least_shared: int) -> None:
+    chance = random.Random(10)
+    made = {tuple(chance.choices((1, 2, 3), k=chance.randint(4, 40))) for _ in range(200)}
+    stems = {tuple(chance.choices((1, 2), k=20)) for _ in range(6)}
+    made |= {(*stem, *chance.choices((4, 5, 6), k=9)) for stem in stems for _ in range(8)}
+    documents = sorted(one for one in made if not any(o != one and o[: len(one)] == one for o in made))
+    tree = grow(documents, least_shared)
+    tokens = [token for segment in tree.segments for token in segment.ids]
+    paths = tree.paths()
+    for document, end in zip(documents, tree.ends, strict=True):
+        assert tuple(tokens[row] for row in paths[end]) == document
+    assert all(segment.parent < number for number, segment in enumerate(tree.segments))
+    assert len(tokens) < sum(map(len, documents))

@@ -1,5 +1,5 @@
-"""Log-probabilities of given continuations: packed by length, each distinct context computed once, and not at all when
-another begins with it.
+"""Log-probabilities of given continuations. Each distinct context is computed once, not at all when another begins with
+it, and what contexts begin with in common only once: a critic's prompts share most of their tokens.
 
 Legend: D width.
 """
@@ -15,7 +15,10 @@ from rung.base.errors import DataError
 from rung.engine.forward import Forward
 from rung.engine.head import Head
 from rung.engine.jobs import with_start
+from rung.engine.tree import LEAST_SHARED, TreeAttend, grow
+from rung.models.families.fallback import Fallback
 from rung.models.layers.attend import PackedAttend
+from rung.models.network import Attend
 from rung.records.contracts import Scored
 from rung.records.tokenizer import Tokenizer
 
@@ -95,29 +98,38 @@ def _documents(pairs: Sequence[Pair]) -> list[_Document]:
 
 
 def _packs(documents: list[_Document], token_budget: int) -> list[list[_Document]]:
-    """Neighbours in length together: equal lengths attend as one batch."""
+    """Neighbours in the order of their ids together: what they share counts once."""
     packs: list[list[_Document]] = []
     room = 0
-    for document in sorted(documents, key=lambda d: (len(d.ids), d.ids)):
-        if len(document.ids) > room:
+    for document in sorted(documents, key=lambda d: d.ids):
+        new = len(document.ids) - (_num_common(packs[-1][-1].ids, document.ids) if packs else 0)
+        if not packs or new > room:
             packs.append([])
-            room = token_budget
+            room, new = token_budget, len(document.ids)
         packs[-1].append(document)
-        room -= len(document.ids)
+        room -= new
     return packs
 
 
+def _num_common(one: tuple[int, ...], other: tuple[int, ...]) -> int:
+    return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
 def _score_pack(forward: Forward, head: Head, pack: list[_Document], logprobs: list[list[float]]) -> None:
-    ids = [token for document in pack for token in document.ids]
-    positions = [place for document in pack for place in range(len(document.ids))]
-    attend = PackedAttend([[len(document.ids) for document in pack]])
+    # a wrapped model attends in its own way, to whole documents
+    whole = isinstance(forward.network, Fallback)
+    tree = grow([document.ids for document in pack], least_shared=2**31 if whole else LEAST_SHARED)
+    ids = [token for segment in tree.segments for token in segment.ids]
+    positions = [place for segment in tree.segments for place in range(segment.start, segment.start + len(segment.ids))]
+    attend: Attend = (
+        PackedAttend([[len(segment.ids) for segment in tree.segments]]) if whole else TreeAttend(tree, forward.device)
+    )
     hidden_TD = forward.hidden([ids], [positions], attend)[0]
+    paths = tree.paths()
     wanted: dict[int, list[tuple[int, tuple[int, int]]]] = {}
-    start = 0
-    for document in pack:
+    for document, end in zip(pack, tree.ends, strict=True):
         for position, token, where in document.wanted:
-            wanted.setdefault(start + position, []).append((token, where))
-        start += len(document.ids)
+            wanted.setdefault(paths[end][position], []).append((token, where))
     rows = sorted(wanted)
     for begin in range(0, len(rows), _HEAD_ROWS):
         piece = rows[begin : begin + _HEAD_ROWS]

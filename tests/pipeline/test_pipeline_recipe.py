@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from rung.base.errors import SettingsError
+from rung.pipeline.identity import identities
 from rung.pipeline.recipe import load
 
 MAKE, COPY = "pipeline_toys:Make", "pipeline_toys:Copy"
@@ -183,3 +184,12 @@ def test_the_resolved_recipe_holds_every_setting_with_its_origin(tmp_path: Path)
     assert made["settings"].keys() == made["origins"].keys()
     assert made["origins"]["count"] == "--set"
     assert str(tmp_path) not in str(resolved)
+
+
+def test_an_evaluation_is_of_the_training_before_it() -> None:
+    """Its fingerprint changes with whatever was trained, and with the model under that."""
+    found = []
+    for changes, model in ((), "a"), (("sft.training.epochs=1",), "a"), ((), "b"):
+        recipe = load(Path("recipes/quickstart.yaml"), sets=changes)
+        found.append(identities(recipe, lambda source, model=model: model)["evaluate"].fingerprint)
+    assert len(set(found)) == 3

@@ -43,6 +43,7 @@ def identities(recipe: Recipe, identify_model: Callable[[str], str]) -> dict[str
     for spec in recipe.stages:
         parents = {name: found[target].fingerprint for name, target in spec.inputs.items()}
         if spec.stage.uses_model:
+            assert MODEL_INPUT not in parents, f"{spec.kind} names an input '{MODEL_INPUT}': that is the recipe's model"
             parents[MODEL_INPUT] = identify_model(recipe.model)
         seed = derive(recipe.seed, spec.name)
         text = identity_text(spec.kind, spec.stage.version, spec.settings, parents, seed)

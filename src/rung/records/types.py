@@ -24,6 +24,8 @@ __all__ = [
     "Drop",
     "Instruction",
     "Message",
+    "PairReward",
+    "PreferencePair",
     "SftRecord",
     "TestItem",
     "from_plain",
@@ -204,6 +206,62 @@ class Answer:
     verdicts: Mapping[str, Mapping[str, Any]]
 
 
+@dataclass(frozen=True, slots=True)
+class PreferencePair:
+    """Two responses to one instruction, the better one first.
+
+    `kind` says where the rejected one comes from: "best_of_n" (a sibling that the critic ranked lower), or written to
+    be worse: "unwarranted_refusal", "format_violation", "wrong_fact", "off_topic", "verbose". `prompt` is the canonical
+    frame around the instruction, what training sees. Margins are signed, the numbers that the named critics rank by;
+    None with an empty critic where none judged. `chosen_source` and `rejected_source` are the ids of the records or
+    candidates that the texts come from; tokens are the model's own (-1: not counted). `metadata` is that of the
+    chosen record, with the prompt and seed of a rejected text that was written for the pair.
+    """
+
+    id: str
+    instruction: str
+    type: str
+    prompt: str
+    chosen: str
+    rejected: str
+    kind: str
+    chosen_source: str
+    rejected_source: str
+    chosen_margin: float | None = None
+    rejected_margin: float | None = None
+    chosen_critic: str = ""
+    rejected_critic: str = ""
+    num_chosen_tokens: int = -1
+    num_rejected_tokens: int = -1
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PairReward:
+    """The implicit rewards that a trained policy gives the two responses of a held-out pair (`id` is the pair's).
+
+    What a reward is, the objective says: for DPO it is beta times the log-probability of the response (nats, summed
+    over its tokens) less that under the reference.
+    """
+
+    id: str
+    kind: str
+    chosen: float
+    rejected: float
+    num_chosen_tokens: int
+    num_rejected_tokens: int
+
+    @property
+    def margin(self) -> float:
+        """Positive when the policy prefers the chosen response."""
+        return self.chosen - self.rejected
+
+    @property
+    def won(self) -> float:
+        """What the pair adds to accuracy: 1 when the chosen reward is higher, a half when they are equal."""
+        return 0.5 if self.margin == 0 else float(self.margin > 0)
+
+
 RECORD_TYPES: dict[str, type] = {
     "instruction": Instruction,
     "candidate": Candidate,
@@ -211,6 +269,8 @@ RECORD_TYPES: dict[str, type] = {
     "drop": Drop,
     "test_item": TestItem,
     "answer": Answer,
+    "pair": PreferencePair,
+    "pair_reward": PairReward,
 }
 
 

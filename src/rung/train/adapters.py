@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import importlib.util
 import json
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ from torch.nn import functional
 from rung.base.errors import MissingDependency, ModelError
 from rung.base.files import write_bytes, write_json
 from rung.models.network import Network
-from rung.train.settings import AdapterSettings
+from rung.train.settings import AdapterSettings, StackSettings
 
 __all__ = [
     "AdapterReport",
@@ -37,11 +38,12 @@ __all__ = [
     "merge",
     "prepare",
     "save_adapter",
+    "stack_adapter",
     "switch_off",
     "trainable",
 ]
 
-_NAME, _PREFIX = "default", "base_model.model."
+_NAME, _UPPER, _PREFIX = "default", "upper", "base_model.model."
 _WEIGHTS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
@@ -86,6 +88,41 @@ def prepare(network: Network, settings: AdapterSettings, seed: int) -> AdapterRe
     return _report(network, "qlora" if settings.quantise != "no" and not reason else "lora", reason)
 
 
+def stack_adapter(network: Network, settings: StackSettings, seed: int) -> AdapterReport:
+    """Freeze the adapter that is on the network and put a fresh one over it, which alone is trained.
+
+    As long as the fresh one is as it began, its second matrix zero, the network is exactly what it was: the reference
+    of preference training, without a second model. `save_adapter` writes the two as the one adapter that is their sum.
+
+    Raises:
+        ModelError: there is no adapter, there are two already, it is no plain one, or a projection of the names in
+            `targets` is missing.
+    """
+    if _UPPER in getattr(network, "peft_config", {}):
+        raise ModelError("the model already has two adapters", hint="save them as one, and attach that")
+    _config(network)
+    layers = [m for m in network.modules() if isinstance(m, LoraLayer)]
+    if any(m.lora_variant for m in layers):
+        raise ModelError("only a plain LoRA adapter can be frozen under another", hint="merge it into the base first")
+    config = peft.LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        target_modules=sorted(settings.targets),
+        task_type="CAUSAL_LM",
+        bias="none",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        _inject(network, config, _UPPER)
+    for layer in (m for m in network.modules() if isinstance(m, LoraLayer)):
+        layer.set_adapter([_NAME, _UPPER])
+        if _NAME in layer.lora_dropout:
+            layer.lora_dropout[_NAME] = nn.Identity()
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(f".{_UPPER}." in name)
+    return _report(network, "lora", "")
+
+
 def trainable(network: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters that are trained, by name, in the network's order."""
     return {name: p for name, p in network.named_parameters() if p.requires_grad}
@@ -94,12 +131,16 @@ def trainable(network: nn.Module) -> dict[str, nn.Parameter]:
 def save_adapter(network: Network, folder: Path) -> None:
     """Write the adapter as peft does; equal weights give equal bytes, and no path of this machine is written.
 
+    Two stacked adapters are written as one: their matrices side by side, scales multiplied in.
+
     Raises:
         ModelError: there is no adapter.
         StorageError: the disk refused.
     """
-    config, weights = _config(network), {k: v.detach().cpu().contiguous() for k, v in _adapter(network).items()}
-    values = {**config.to_dict(), "inference_mode": True, "base_model_name_or_path": None}
+    config, stacked = _config(network), _UPPER in getattr(network, "peft_config", {})
+    tensors, own = _side_by_side(network) if stacked else (_adapter(network), {})
+    weights = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    values = {**config.to_dict(), **own, "inference_mode": True, "base_model_name_or_path": None}
     values = {k: sorted(v) if isinstance(v, (set, frozenset)) else v for k, v in values.items()}
     write_bytes(folder / _WEIGHTS, safetensors.torch.save(weights, metadata={"format": "pt"}))
     write_json(folder / _CONFIG, dict(sorted(values.items())))
@@ -172,9 +213,13 @@ def merge(network: Network) -> None:
 
 
 def base_hash(network: nn.Module) -> str:
-    """SHA-256 over the weights that are not the adapter's, under their published names: equal before and after."""
-    digest = hashlib.sha256()
-    named = [(n.replace(".base_layer.", "."), p) for n, p in network.named_parameters() if ".lora_" not in n]
+    """SHA-256 over the weights that are not the adapter's, under their published names: equal before and after.
+
+    Of two stacked adapters the frozen one counts as base.
+    """
+    digest, stacked = hashlib.sha256(), _UPPER in getattr(network, "peft_config", {})
+    mark = f".{_UPPER}." if stacked else ".lora_"
+    named = [(n.replace(".base_layer.", "."), p) for n, p in network.named_parameters() if mark not in n]
     for name, parameter in sorted(named, key=lambda pair: pair[0]):
         raw = parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
         digest.update(name.encode() + b"\0" + str(parameter.dtype).encode() + b"\0")
@@ -183,21 +228,21 @@ def base_hash(network: nn.Module) -> str:
 
 
 class _FusedLinear(PeftLinear):  # type: ignore[misc]
-    """peft's layer with the common case in one node: one adapter, no dropout, one precision."""
+    """peft's layer with the common cases in one node: one adapter or two stacked, no dropout, one precision."""
 
     def forward(self, x: Tensor, *arguments: Any, **keywords: Any) -> Tensor:
         """The projection with its adapter; see `_LowRank` for what is kept for the backward pass."""
-        names = self.active_adapters
+        names = [name for name in self.active_adapters if name in self.lora_A]
         base = self.base_layer
         plain = type(base) is nn.Linear and base.bias is None and not base.weight.requires_grad
-        if self.disable_adapters or self.merged or not plain or names != [_NAME] or arguments or keywords:
+        if self.disable_adapters or self.merged or not plain or not names or arguments or keywords:
             return super().forward(x, *arguments, **keywords)  # type: ignore[no-any-return]
-        drops = self.training and not isinstance(self.lora_dropout[_NAME], nn.Identity)
-        first, second = self.lora_A[_NAME].weight, self.lora_B[_NAME].weight
+        drops = self.training and any(not isinstance(self.lora_dropout[name], nn.Identity) for name in names)
+        first, second, scale = _low_rank(self, names)
         same = x.dtype == first.dtype == base.weight.dtype and not torch.is_autocast_enabled(x.device.type)
-        if drops or not same or _NAME in self.lora_variant:
+        if drops or not same or self.lora_variant:
             return super().forward(x)  # type: ignore[no-any-return]
-        return _LowRank.apply(x, base.weight, first, second, self.scaling[_NAME])  # type: ignore[no-untyped-call,no-any-return]
+        return _LowRank.apply(x, base.weight, first, second, scale)  # type: ignore[no-untyped-call,no-any-return]
 
 
 class _LowRank(torch.autograd.Function):
@@ -231,18 +276,29 @@ class _LowRank(torch.autograd.Function):
         return grad_x, None, grad_first, grad_second, None
 
 
-def _inject(network: Network, config: Any) -> None:
+def _low_rank(layer: Any, names: list[str]) -> tuple[Tensor, Tensor, float]:
+    """A layer's two matrices and their scale; of several adapters side by side, with their scales multiplied in."""
+    firsts, seconds = [layer.lora_A[n].weight for n in names], [layer.lora_B[n].weight for n in names]
+    if len(names) == 1:
+        return firsts[0], seconds[0], layer.scaling[names[0]]
+    scaled = [second * layer.scaling[name] for name, second in zip(names, seconds, strict=True)]
+    return torch.cat(firsts), torch.cat(scaled, 1), 1.0
+
+
+def _inject(network: Network, config: Any, name: str = _NAME) -> None:
     config._register_custom_module({nn.Linear: _FusedLinear})
     if type(config.target_modules) is not str:
         suffixes = tuple(config.target_modules or ())
-        found = {n.rsplit(".", 1)[-1] for n, m in network.named_modules() if isinstance(m, nn.Linear)}
+        found = {n.rsplit(".", 1)[-1] for n, m in network.named_modules() if isinstance(m, (nn.Linear, LoraLayer))}
         if missing := [t for t in suffixes if t.rsplit(".", 1)[-1] not in found]:
             raise ModelError(
                 f"the model has no projection called '{sorted(missing)[0]}'",
                 place="adapter.targets",
                 hint=f"it has: {', '.join(sorted(found))}",
             )
-    peft.inject_adapter_in_model(config, network, adapter_name=_NAME)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # a second adapter is wanted
+        peft.inject_adapter_in_model(config, network, adapter_name=name)
 
 
 def _remove(network: nn.Module) -> None:
@@ -261,6 +317,24 @@ def _adapter(network: nn.Module) -> dict[str, Tensor]:
         for name, parameter in network.named_parameters()
         if ".lora_" in name
     }
+
+
+def _side_by_side(network: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Stacked adapters as one under peft's names, and what its configuration says instead of the frozen one's.
+
+    A layer that has less rank than the others, or only one of the two, is filled up with zeros.
+    """
+    layers = {path: m for path, m in network.named_modules() if isinstance(m, LoraLayer)}
+    joined = {path: _low_rank(m, [n for n in (_NAME, _UPPER) if n in m.lora_A]) for path, m in layers.items()}
+    rank, tensors = max(len(first) for first, _, _ in joined.values()), {}
+    for path, (first_RD, second_OR, scale) in joined.items():
+        more = rank - len(first_RD)
+        tensors[f"{_PREFIX}{path}.lora_A.weight"] = functional.pad(first_RD, (0, 0, 0, more))
+        tensors[f"{_PREFIX}{path}.lora_B.weight"] = functional.pad(second_OR * scale, (0, more))
+    targets = sorted({path.rpartition(".")[2] for path in layers})
+    own = {"r": rank, "lora_alpha": float(rank), "target_modules": targets, "lora_dropout": 0.0, "use_rslora": False,
+           "rank_pattern": {}, "alpha_pattern": {}, "layers_to_transform": None, "layers_pattern": None}  # fmt: skip
+    return tensors, own
 
 
 def _config(network: nn.Module) -> Any:

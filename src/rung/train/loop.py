@@ -1,14 +1,18 @@
-"""Supervised fine-tuning from rendered examples to trained weights, resumable at every step."""
+"""Training from rendered examples to trained weights, resumable at every step.
+
+The loop is the same whatever is trained on; what that is, its `Material` knows: texts here, pairs in `preferences`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 
-from rung.base.errors import ModelError
+from rung.base.errors import ModelError, SettingsError
 from rung.base.events import Events
 from rung.base.fingerprint import content_hash
 from rung.base.lookup import part
@@ -17,6 +21,7 @@ from rung.models.network import Network
 from rung.records.packing import (
     DataReport,
     Example,
+    PackedRow,
     check_examples,
     hold_out,
     num_steps_per_epoch,
@@ -30,12 +35,29 @@ from rung.train.schedules import learning_rate_factor
 from rung.train.settings import SftSettings
 from rung.train.step import StepReport, evaluate, train_step
 
-__all__ = ["TrainResult", "train"]
+__all__ = ["Material", "TrainResult", "objective_of", "run", "train"]
+
+
+class Material(Protocol):
+    """What a run trains on. `content` is what its identity hashes; `report` counts it; `name` stands before metrics."""
+
+    name: str
+    objective: Any
+    content: Any
+    report: DataReport
+    num_examples: int
+    num_held_out: int
+
+    def rows(self, indices: Sequence[int]) -> Sequence[PackedRow]:
+        """The rows of one step: the training examples of these numbers."""
+
+    def measure(self) -> dict[str, float]:
+        """Figures on what is held out, `loss` among them; empty when nothing is."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """What a run did. Losses are nats per trained token; curves are (step, loss) with steps counted from 1.
+    """What a run did. Losses are nats per trained token, or per pair; curves are (step, loss), steps counted from 1.
 
     `final_step` is the step whose weights the network now has: the best one's after early stopping, else the last.
     """
@@ -85,33 +107,93 @@ def train(
         ModelError: nothing to train, or training diverged.
     """
     checked, report = check_examples(examples, settings.max_tokens, tokenizer.end_ids[:1])
-    _announce(report, events)
-    run = _Run(network, checked, settings, events, scratch)
-    start = run.state.step
-    run.go(on_step)
-    return run.result(report, start)
+    material = _Texts(network, checked, report, settings)
+    return run(network, material, settings, events=events, scratch=scratch, on_step=on_step)
+
+
+def run(
+    network: Network,
+    material: Material,
+    settings: SftSettings,
+    *,
+    events: Events,
+    scratch: Path,
+    on_step: Callable[[int], None],
+) -> TrainResult:
+    """`train` for any material.
+
+    Raises:
+        DataError: a damaged checkpoint.
+        Drift: the checkpoint in `scratch` is of another run.
+        ModelError: nothing to train, or training diverged.
+    """
+    _announce(material.report, events)
+    going = _Run(network, material, settings, events, scratch)
+    start = going.state.step
+    going.go(on_step)
+    return going.result(start)
+
+
+def objective_of(settings: SftSettings, reads: str) -> Any:
+    """The objective that the settings name.
+
+    Raises:
+        SettingsError: unknown, with impossible settings, or one that reads something else than it must: `reads` is
+            "targets" or "pairs".
+    """
+    kind, own = part("train.objectives", settings.objective, "objective")
+    if hasattr(kind, "pair_losses") != (reads == "pairs"):
+        raise SettingsError(
+            f"{kind.__name__} does not read {reads}",
+            place="objective",
+            hint="pairs are read by dpo, cdpo, robust_dpo, ipo and simpo, targets by cross_entropy",
+        )
+    return kind(own)
+
+
+class _Texts:
+    """Single responses, packed; the held-out ones in rows that never change."""
+
+    name = "sft"
+
+    def __init__(
+        self, network: Network, examples: Sequence[Example], report: DataReport, settings: SftSettings
+    ) -> None:
+        self.network, self.settings, self.report = network, settings, report
+        self.objective = objective_of(settings, "targets")
+        self.content = [[e.id, list(e.rendered.token_ids), list(e.rendered.loss_mask)] for e in examples]
+        self.examples, held_out = hold_out(examples, settings.eval_fraction, settings.seed)
+        self.held_out_rows = pack(held_out, settings.tokens_per_micro_batch)
+        self.num_examples, self.num_held_out = len(self.examples), len(held_out)
+
+    def rows(self, indices: Sequence[int]) -> Sequence[PackedRow]:
+        """See `Material`."""
+        return pack([self.examples[i] for i in indices], self.settings.tokens_per_micro_batch)
+
+    def measure(self) -> dict[str, float]:
+        """See `Material`."""
+        if not self.held_out_rows:
+            return {}
+        return {"loss": evaluate(self.network, self.held_out_rows, self.objective, self.settings.precision)}
 
 
 class _Run:
     """A run in progress; its whole memory is `state`, the parameters and the optimizer."""
 
     def __init__(
-        self, network: Network, examples: Sequence[Example], settings: SftSettings, events: Events, scratch: Path
+        self, network: Network, material: Material, settings: SftSettings, events: Events, scratch: Path
     ) -> None:
-        self.network, self.settings, self.events, self.scratch = network, settings, events, scratch
+        self.network, self.material, self.settings = network, material, settings
+        self.events, self.scratch = events, scratch
         self.parameters = trainable(network)
         if not self.parameters:
             raise ModelError("no parameter is trained", hint="call rung.train.adapters.prepare on the network first")
         optimizer_class, optimizer_settings = part("train.optim", settings.optimizer, "optimizer")
-        objective_class, objective_settings = part("train.objectives", settings.objective, "objective")
         self.optimizer = optimizer_class(optimizer_settings).build(self.parameters.values())
-        self.objective = objective_class(objective_settings)
-        self.examples, held_out = hold_out(examples, settings.eval_fraction, settings.seed)
-        self.held_out_rows, self.num_held_out = pack(held_out, settings.tokens_per_micro_batch), len(held_out)
-        per_epoch = num_steps_per_epoch(len(self.examples), settings.sequences_per_step)
+        per_epoch = num_steps_per_epoch(material.num_examples, settings.sequences_per_step)
         self.num_steps = per_epoch * settings.epochs
         self.num_warmup_steps = round(settings.warmup_fraction * self.num_steps)
-        identity = self._identity(examples)
+        identity = self._identity()
         self.state = load_checkpoint(scratch, identity, self.parameters, self.optimizer) or TrainState(identity)
         self.saved_step = self.state.step
 
@@ -134,7 +216,7 @@ class _Run:
             load_best(self.scratch, self.state.best_step, self.parameters)
         self.network.eval()
 
-    def result(self, report: DataReport, resumed_from: int) -> TrainResult:
+    def result(self, resumed_from: int) -> TrainResult:
         """The run in numbers."""
         state, keeps_best = self.state, bool(self.settings.patience and self.state.best_step >= 0)
         return TrainResult(
@@ -144,8 +226,8 @@ class _Run:
             validation=state.validation,
             stopped_early=state.stopped_early,
             resumed_from=resumed_from,
-            data=report,
-            num_held_out=self.num_held_out,
+            data=self.material.report,
+            num_held_out=self.material.num_held_out,
             num_targets=state.num_targets,
             num_tokens=state.num_tokens,
             seconds=state.seconds,
@@ -153,8 +235,7 @@ class _Run:
 
     def _step(self) -> StepReport:
         settings, step = self.settings, self.state.step
-        chosen = step_indices(len(self.examples), settings.sequences_per_step, settings.seed, step)
-        rows = pack([self.examples[i] for i in chosen], settings.tokens_per_micro_batch)
+        chosen = step_indices(self.material.num_examples, settings.sequences_per_step, settings.seed, step)
         factor = learning_rate_factor(settings.schedule, step, self.num_steps, self.num_warmup_steps)
         # Dropout draws from a state that depends on the step alone: a resumed run needs no saved generator.
         with torch.random.fork_rng():
@@ -162,8 +243,8 @@ class _Run:
             report = train_step(
                 self.network,
                 self.optimizer,
-                rows,
-                self.objective,
+                self.material.rows(chosen),
+                self.material.objective,
                 learning_rate=settings.learning_rate * factor,
                 clip=settings.clip,
                 precision=settings.precision,
@@ -180,12 +261,12 @@ class _Run:
         return report
 
     def _emit(self, report: StepReport) -> None:
-        step = self.state.step
-        self.events.metric("sft/loss", report.loss, step)
-        self.events.metric("sft/learning_rate", report.learning_rate, step)
-        self.events.metric("sft/gradient_norm", report.grad_norm, step)
-        self.events.metric("sft/trained_tokens_per_second", report.num_targets / report.seconds, step)
-        self.events.progress("sft", step, self.num_steps, "steps")
+        step, name = self.state.step, self.material.name
+        self.events.metric(f"{name}/loss", report.loss, step)
+        self.events.metric(f"{name}/learning_rate", report.learning_rate, step)
+        self.events.metric(f"{name}/gradient_norm", report.grad_norm, step)
+        self.events.metric(f"{name}/trained_tokens_per_second", report.num_targets / report.seconds, step)
+        self.events.progress(name, step, self.num_steps, "steps")
 
     def _maybe_evaluate(self) -> None:
         last = self.state.step == self.num_steps
@@ -193,11 +274,12 @@ class _Run:
             self._evaluate()
 
     def _evaluate(self) -> None:
-        if not self.held_out_rows:
+        state, figures = self.state, self.material.measure()
+        for name, value in figures.items():
+            self.events.metric(f"{self.material.name}/held_out_{name}", value, state.step)
+        if not figures:
             return
-        state = self.state
-        loss = evaluate(self.network, self.held_out_rows, self.objective, self.settings.precision)
-        self.events.metric("sft/held_out_loss", loss, state.step)
+        loss = figures["loss"]
         better = state.best_loss is None or loss < state.best_loss
         waited = 0 if better else state.num_evaluations_since_best + 1
         if better and self.settings.patience:
@@ -225,12 +307,11 @@ class _Run:
             save_checkpoint(self.scratch, self.state, self.parameters, self.optimizer)
             self.saved_step = self.state.step
 
-    def _identity(self, examples: Sequence[Example]) -> str:
+    def _identity(self) -> str:
         """Hash of what is trained on what. The interval between checkpoints may change; it alters no weight."""
         settings = self.settings.model_dump(mode="json", exclude={"checkpoint_interval"})
-        data = [[e.id, list(e.rendered.token_ids), list(e.rendered.loss_mask)] for e in examples]
         shapes = {name: [list(p.shape), str(p.dtype)] for name, p in self.parameters.items()}
-        return content_hash({"settings": settings, "data": data, "parameters": shapes})
+        return content_hash({"settings": settings, "data": self.material.content, "parameters": shapes})
 
 
 def _announce(report: DataReport, events: Events) -> None:

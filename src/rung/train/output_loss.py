@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["OutputLoss", "output_loss"]
+__all__ = ["OutputLoss", "output_loss", "target_logprobs"]
 
 # Measured on two AVX2 cores with V 262144 and D 640: 2048 rows at a time run at 120-150 GFLOP/s into a reused buffer,
 # one product over the whole vocabulary at 30-90. An accelerator prefers fewer, larger launches.
@@ -50,6 +50,16 @@ def output_loss(
     return OutputLoss(total, losses_N)
 
 
+def target_logprobs(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, *, softcap: float = 0.0) -> Tensor:
+    """The log-probability [N] of each target, in nats, differentiable each by itself.
+
+    The same chunks and the same memory as `output_loss`; for losses that are no weighted sum over targets. A trained
+    output weight costs one more pass, in the backward.
+    """
+    logprobs_N: Tensor = _PerTarget.apply(hidden_ND, weight_VD, targets_N, softcap)  # type: ignore[no-untyped-call]
+    return logprobs_N
+
+
 class _Function(torch.autograd.Function):
     """Works out the gradients in the forward pass, while the chunk is in the cache; backward only scales them."""
 
@@ -63,8 +73,7 @@ class _Function(torch.autograd.Function):
         losses_N = torch.empty(len(targets_N), dtype=torch.float32, device=hidden_ND.device)
         grad_hidden = torch.empty_like(hidden_ND) if needs_hidden else None
         grad_weight = torch.zeros_like(weight_VD, dtype=torch.float32) if needs_weight else None
-        for start in range(0, len(targets_N), _TOKENS):
-            part = slice(start, start + _TOKENS)
+        for part in _parts(targets_N):
             piece = _Piece(hidden_ND[part], weight_VD, targets_N[part], softcap, smoothing)
             losses_N[part] = piece.scan(needs_hidden)
             if grad_hidden is not None:
@@ -88,6 +97,45 @@ class _Function(torch.autograd.Function):
             None,
             None,
         )
+
+
+class _PerTarget(torch.autograd.Function):
+    """As `_Function`, with the incoming gradient of each target known only in the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, softcap: float) -> Tensor:
+        """The log-probabilities [N]; keeps their gradients with respect to the hidden states."""
+        needs_hidden, needs_weight = ctx.needs_input_grad[:2]
+        logprobs_N = torch.empty(len(targets_N), dtype=torch.float32, device=hidden_ND.device)
+        slopes_ND = torch.empty_like(hidden_ND) if needs_hidden else None
+        for part in _parts(targets_N):
+            piece = _Piece(hidden_ND[part], weight_VD, targets_N[part], softcap, 0.0)
+            logprobs_N[part] = -piece.scan(needs_hidden)
+            if slopes_ND is not None:
+                slopes_ND[part] = -piece.hidden_gradient()
+        ctx.save_for_backward(slopes_ND, *((hidden_ND, weight_VD, targets_N) if needs_weight else ()))
+        ctx.softcap = softcap
+        return logprobs_N
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """The kept gradients, each scaled by its own; the output weight's is worked out here."""
+        slopes_ND, *kept = ctx.saved_tensors
+        scale_N, grad_weight = gradients[0], None
+        if kept:
+            hidden_ND, weight_VD, targets_N = kept
+            grad_weight = torch.zeros_like(weight_VD, dtype=torch.float32)
+            for part in _parts(targets_N):
+                piece = _Piece(hidden_ND[part], weight_VD, targets_N[part], ctx.softcap, 0.0)
+                piece.scan(False)
+                piece.add_weight_gradient(grad_weight, -scale_N[part])
+            grad_weight = grad_weight.to(weight_VD.dtype)
+        grad_hidden = None if slopes_ND is None else slopes_ND * scale_N[:, None].to(slopes_ND.dtype)
+        return grad_hidden, grad_weight, None, None
+
+
+def _parts(targets_N: Tensor) -> list[slice]:
+    return [slice(start, start + _TOKENS) for start in range(0, len(targets_N), _TOKENS)]
 
 
 class _Piece:

@@ -9,7 +9,7 @@ import pydantic
 from rung.base.lookup import known
 from rung.base.settings import Field, Settings
 
-__all__ = ["AdapterSettings", "SftSettings"]
+__all__ = ["AdapterSettings", "PreferenceSettings", "SftSettings", "StackSettings"]
 
 ALL_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 Part = str | dict[str, Any]
@@ -24,6 +24,15 @@ class AdapterSettings(Settings):
     dropout: float = Field(0.0, ge=0, lt=1, description="on the adapter's input; 0 takes the fused path")
     targets: tuple[str, ...] = Field(ALL_PROJECTIONS, min_length=1, description="names of the projections that get one")
     quantise: Literal["no", "if_usable", "required"] = Field("no", description="hold the frozen base in 4 bits (NF4)")
+
+
+class StackSettings(Settings):
+    """The adapter that is trained over a frozen one. It has no dropout: the reference is computed without any, so a
+    policy with dropout would differ from it before the first step."""
+
+    rank: int = Field(16, ge=1, le=1024, description="inner width of the adapter")
+    alpha: float = Field(32.0, gt=0, description="the adapter's output is scaled by alpha / rank")
+    targets: tuple[str, ...] = Field(ALL_PROJECTIONS, min_length=1, description="names of the projections that get one")
 
 
 class SftSettings(Settings):
@@ -59,3 +68,16 @@ class SftSettings(Settings):
         if self.patience and not self.eval_fraction:
             raise ValueError("patience needs held-out examples: set eval_fraction above 0")
         return self
+
+
+class PreferenceSettings(SftSettings):
+    """The same for preference pairs: what is counted, shown, cut and held out are pairs and their two responses."""
+
+    epochs: int = Field(1, ge=1, le=1000, description="times that every training pair is shown")
+    learning_rate: float = Field(5e-6, gt=0, le=1, description="peak of the schedule")
+    warmup_fraction: float = Field(0.1, ge=0, lt=1, description="share of the steps that the rate rises")
+    eval_fraction: float = Field(0.1, gt=0, le=0.5, description="share of the pairs held out, by instruction")
+    patience: int = Field(
+        3, ge=0, description="evaluations without a better held-out loss until it stops and restores the best; 0: off"
+    )
+    objective: Part = Field("dpo", description="a part of train/objectives that reads pairs")

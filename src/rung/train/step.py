@@ -1,6 +1,8 @@
 """One optimizer step: packed rows in, one update out. Every trainer of rung steps weights here.
 
-Legend: B row, T token, D width, N target.
+What counts is a trained token, or with rows of preference pairs a pair; everything else is the same.
+
+Legend: B row, T token, D width, N target, P pair, U unit that counts (a target, or a pair).
 """
 
 from __future__ import annotations
@@ -8,9 +10,9 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +22,18 @@ from rung.models.layers.attend import PackedAttend
 from rung.models.network import Network
 from rung.records.packing import PackedRow
 from rung.train.normalise import global_sum, global_weight, loss_divisor
-from rung.train.output_loss import OutputLoss
+from rung.train.output_loss import OutputLoss, target_logprobs
+from rung.train.pairs import PairLogprobs, PairObjective, PairRow, sums_of
 
-__all__ = ["Objective", "Precision", "StepReport", "accumulate", "evaluate", "train_step"]
+__all__ = [
+    "Objective",
+    "Precision",
+    "StepReport",
+    "accumulate",
+    "evaluate",
+    "pair_logprobs",
+    "train_step",
+]
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -41,8 +52,8 @@ class Objective(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
-    """What a step did. `loss` is the objective per trained token (nats), before the update; `grad_norm` is the global
-    2-norm before clipping; `num_targets` carried loss among the `num_tokens` that were read."""
+    """What a step did. `loss` is the objective per trained token (nats) or per pair, before the update; `grad_norm` is
+    the global 2-norm before clipping; `num_targets` carried loss among the `num_tokens` that were read."""
 
     loss: float
     num_targets: int
@@ -56,7 +67,7 @@ def train_step(
     network: Network,
     optimizer: torch.optim.Optimizer,
     rows: Sequence[PackedRow],
-    objective: Objective,
+    objective: Objective | PairObjective,
     *,
     learning_rate: float,
     clip: float,
@@ -96,20 +107,24 @@ def train_step(
 
 
 def accumulate(
-    network: Network, rows: Sequence[PackedRow], objective: Objective, precision: Precision = "float32"
+    network: Network,
+    rows: Sequence[PackedRow],
+    objective: Objective | PairObjective,
+    precision: Precision = "float32",
 ) -> float:
-    """Add the gradient of the objective over all rows to the parameters; returns the objective per trained token.
+    """Add the gradient of the objective over all rows to the parameters; returns the objective per trained token
+    (per pair, for rows of pairs).
 
-    The divisor is the global weight of trained tokens, known before the first backward, so the gradient does not
+    The divisor is the global weight of what counts, known before the first backward, so the gradient does not
     depend on how the examples were split into rows.
     """
     device = network.output_weight.device
-    weights = [objective.weights(torch.from_numpy(row.target_counts)).to(device) for row in rows]
+    weights = [_weights(row, objective).to(device) for row in rows]
     total = global_weight((float(w.sum(dtype=torch.float64)) for w in weights), device)
     divisor, summed = loss_divisor(total), 0.0
-    for row, weights_N in zip(rows, weights, strict=True):
+    for row, weights_U in zip(rows, weights, strict=True):
         if len(row.targets):
-            loss = _loss(network, row, weights_N, objective, precision).total
+            loss = _loss(network, row, weights_U, objective, precision)
             (loss / divisor).backward()  # type: ignore[no-untyped-call]
             summed += float(loss.detach())
     return global_sum([summed], device) / total
@@ -117,33 +132,76 @@ def accumulate(
 
 @torch.no_grad()
 def evaluate(
-    network: Network, rows: Sequence[PackedRow], objective: Objective, precision: Precision = "float32"
+    network: Network,
+    rows: Sequence[PackedRow],
+    objective: Objective | PairObjective,
+    precision: Precision = "float32",
 ) -> float:
-    """The objective per trained token over the rows, dropout off; nothing is changed."""
-    was_training, device = network.training, network.output_weight.device
-    network.eval()
-    try:
+    """The objective per trained token (or pair) over the rows, dropout off; nothing is changed."""
+    device = network.output_weight.device
+    with _without_dropout(network):
         summed, total = 0.0, 0.0
         for row in rows:
-            weights_N = objective.weights(torch.from_numpy(row.target_counts)).to(device)
-            summed += float(_loss(network, row, weights_N, objective, precision).total)
-            total += float(weights_N.sum())
-    finally:
-        network.train(was_training)
+            weights_U = _weights(row, objective).to(device)
+            summed += float(_loss(network, row, weights_U, objective, precision))
+            total += float(weights_U.sum())
     return global_sum([summed], device) / global_weight([total], device)
 
 
+@torch.no_grad()
+def pair_logprobs(network: Network, rows: Sequence[PairRow], precision: Precision = "float32") -> list[PairLogprobs]:
+    """The log-probabilities of each row's responses, dropout off; nothing is changed."""
+    with _without_dropout(network):
+        return [_pair_logprobs(network, row, precision) for row in rows]
+
+
+def _weights(row: PackedRow, objective: Objective | PairObjective) -> Tensor:
+    """How much each target of a row counts; for a row of pairs, each pair."""
+    if isinstance(row, PairRow):
+        return torch.ones(len(row.pair_ids))
+    return cast("Objective", objective).weights(torch.from_numpy(row.target_counts))
+
+
 def _loss(
-    network: Network, row: PackedRow, weights_N: Tensor, objective: Objective, precision: Precision
-) -> OutputLoss:
+    network: Network,
+    row: PackedRow,
+    weights_U: Tensor,
+    objective: Objective | PairObjective,
+    precision: Precision,
+) -> Tensor:
+    if isinstance(row, PairRow):
+        pairs = _pair_logprobs(network, row, precision)
+        return (cast("PairObjective", objective).pair_losses(pairs).losses * weights_U).sum()
+    hidden_ND, targets_N = _targets(network, row, precision)
+    loss = cast("Objective", objective)
+    return loss(hidden_ND, network.output_weight, targets_N, weights_U, softcap=network.softcap).total
+
+
+def _pair_logprobs(network: Network, row: PairRow, precision: Precision) -> PairLogprobs:
+    hidden_ND, targets_N = _targets(network, row, precision)
+    logprobs_N = target_logprobs(hidden_ND, network.output_weight, targets_N, softcap=network.softcap)
+    return sums_of(logprobs_N, row)
+
+
+def _targets(network: Network, row: PackedRow, precision: Precision) -> tuple[Tensor, Tensor]:
+    """Hidden states that predict the row's targets [N, D], and the targets."""
     device = network.output_weight.device
     token_ids_BT, positions_BT = (torch.from_numpy(x).to(device)[None] for x in (row.token_ids, row.positions))
     with _precision(device, precision):
         hidden_BTD = network.hidden(token_ids_BT, positions_BT, PackedAttend([row.lengths]))
     # Only targets meet the output projection: with a large vocabulary it costs more than the whole body.
     hidden_ND = hidden_BTD[0].index_select(0, torch.from_numpy(row.sources).to(device))
-    targets_N = torch.from_numpy(row.targets).to(device)
-    return objective(hidden_ND, network.output_weight, targets_N, weights_N, softcap=network.softcap)
+    return hidden_ND, torch.from_numpy(row.targets).to(device)
+
+
+@contextlib.contextmanager
+def _without_dropout(network: Network) -> Iterator[None]:
+    was_training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(was_training)
 
 
 def _precision(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[object]:

@@ -47,7 +47,7 @@ class Evaluate(Stage):
 
     def inputs(self) -> dict[str, str]:
         """The trained model and the stages that hold the baselines."""
-        return {"model": self.settings.model, **{stage: stage for stage, _ in self._baselines()}}
+        return {"trained": self.settings.model, **{f"against.{stage}": stage for stage, _ in self._baselines()}}
 
     def units(self, inputs: Mapping[str, Opened]) -> float | None:
         """Answers: every item once."""
@@ -60,9 +60,9 @@ class Evaluate(Stage):
         suite = suite_class(suite_settings)
         outputs.shard("item", 0, suite.items())
         for number, (stage, output) in enumerate(self._baselines()):
-            self._check_alike(inputs[stage], suite.version)
-            outputs.shard("baseline", number, list(inputs[stage].records(output)))
-        trained = inputs["model"]
+            self._check_alike(inputs[f"against.{stage}"], suite.version)
+            outputs.shard("baseline", number, list(inputs[f"against.{stage}"].records(output)))
+        trained = inputs["trained"]
         engine = open_engine(context, outputs, self.settings.engine, adapter=trained.file("adapter").parent)
         outputs.note("figures", {"suite_version": suite.version})
         asked = Asking(context, "answer", self.settings.max_new_tokens, self.settings.shard_size)

@@ -80,6 +80,7 @@ def _group(number: int, shard: int) -> list[Candidate]:
     return choose(made)
 
 
+BOTH = ["probe.raw", "probe.framed", "evaluate.answer"]
 TRAINING = {"learning_rate": 5e-3, "epochs": 2, "sequences_per_step": 8, "schedule": "constant"}
 
 
@@ -97,6 +98,7 @@ def ladder(**changes: Any) -> list[dict[str, Any]]:
         {"pairs": {"data": "data", "negatives": {"per_record": 0}, **changes.get("pairs", {})}},
         {"dpo": dpo},
         {"evaluate": {"model": "dpo", **limits}},
+        {"evaluate": {"name": "both", "model": "sft", "label": "sft", "against": BOTH, **limits}},
     ]
 
 
@@ -108,7 +110,7 @@ def go(folder: Path, stages: list[dict[str, Any]], keeper: Any = None, **options
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump({"run": "r", "model": "tiny:llama", "seed": 3, "stages": stages}))
     recipe = recipes.load(path)
-    forced = frozenset({"probe", "evaluate"} & {spec.name for spec in recipe.stages})
+    forced = frozenset({"probe", "evaluate", "both"} & {spec.name for spec in recipe.stages})
     return run(recipe, folder / "runs", keeper or models(), Options(code=CLEAN, force=forced, **options))
 
 
@@ -132,6 +134,16 @@ def test_item_133_all_manifests_of_the_run_are_linked_by_hash(done: Path) -> Non
     assert set(found["dpo"].inputs_content) == {"trained", "data"}
     assert found["evaluate"].parents["trained"] == found["dpo"].fingerprint
     assert output(done, "evaluate").count("answer") == 12
+
+
+def test_two_trained_models_stand_side_by_side_in_one_comparison(done: Path) -> None:
+    found = output(done, "both").manifest
+    rows = {row["condition"] for row in found.figures["comparison"]["conditions"]}
+    assert rows == {"raw", "framed", "tuned", "tuned:sft"}
+    compared = {(row["first"], row["second"]) for row in found.figures["comparison"]["pairs"]}
+    assert ("tuned", "tuned:sft") in compared
+    assert any("tuned:sft" in line for line in found.figures["release"]["evidence"])
+    assert found.parents["against.evaluate"] == output(done, "evaluate").manifest.fingerprint
 
 
 def test_pairs_come_from_the_rejected_siblings_without_a_model_call(done: Path) -> None:

@@ -28,6 +28,7 @@ class EvaluateSettings(Settings):
     """Which model, against what, judged how."""
 
     model: str = Field(description="the stage that trained the model")
+    label: str = Field("", description="tells this trained model from another in one comparison: 'dpo' is 'tuned:dpo'")
     against: tuple[str, ...] = Field(("probe.raw", "probe.framed"), description="baselines, as stage.output")
     suite: str | dict[str, Any] = Field("instruction_following", description="the same part as the probe's")
     max_new_tokens: int = Field(32, ge=1, le=4096, description="limit of an answer, the same as the probe's")
@@ -66,7 +67,7 @@ class Evaluate(Stage):
         engine = open_engine(context, outputs, self.settings.engine, adapter=trained.file("adapter").parent)
         outputs.note("figures", {"suite_version": suite.version})
         asked = Asking(context, "answer", self.settings.max_new_tokens, self.settings.shard_size)
-        answer_shards(engine, suite.items(), "tuned", outputs, asked)
+        answer_shards(engine, suite.items(), self._condition(), outputs, asked)
 
     def figures(self, output: Opened) -> dict[str, Any]:
         """Every condition's rate with its interval, and every paired comparison, recomputed from the answers."""
@@ -76,8 +77,8 @@ class Evaluate(Stage):
         comparison = compare(answers, list(output.records("item")))
         return {
             "comparison": plain(comparison),
-            "release": plain(release(comparison, self.settings.gate)),
-            "scorers": scorer_figures(answers["tuned"]),
+            "release": plain(release(comparison, self.settings.gate.model_copy(update={"tuned": self._condition()}))),
+            "scorers": scorer_figures(answers[self._condition()]),
         }
 
     def gate(self, figures: Mapping[str, Any]) -> Verdict:
@@ -85,6 +86,9 @@ class Evaluate(Stage):
         found, scorers = figures["release"], figures["scorers"]
         doubts = [f"scorers are unreliable: {reason}" for reason in scorers["reasons"]]
         return Verdict(found["passed"] and not doubts, (*found["reasons"], *doubts), found["decided"])
+
+    def _condition(self) -> str:
+        return f"tuned:{self.settings.label}" if self.settings.label else "tuned"
 
     def _baselines(self) -> list[tuple[str, str]]:
         """(stage, output) of every baseline."""

@@ -95,6 +95,20 @@ def test_item_145_a_records_own_rejects_make_the_same_pairs_without_candidates()
     assert all(pair.chosen_source == record_of(made).id for pair in (*from_candidates, *from_record))
 
 
+def test_margins_are_the_numbers_that_decided_wherever_the_siblings_come_from() -> None:
+    """A discounted margin (`decision`) is what a critic ranks by; the plain one stands beside it."""
+    made = [
+        dataclasses.replace(
+            one, pair_critique=dataclasses.replace(one.pair_critique, decision=one.pair_critique.signed_margin - 0.5)
+        )
+        for one in siblings(1, [1.5, 4.0])
+        if one.pair_critique is not None
+    ]
+    for candidates in (made, []):
+        (pair,) = best_of_n([record_of(made)], candidates, PairSettings()).pairs
+        assert (pair.chosen_margin, pair.rejected_margin) == (3.5, 1.0)
+
+
 def test_item_143_pairs_that_the_critic_hardly_tells_apart_are_left_out_and_counted() -> None:
     made = siblings(1, [4.0, 3.5, 3.2, 2.0, -1.0])
     paired = best_of_n([record_of(made)], made, PairSettings(min_gap=1.0))

@@ -17,7 +17,7 @@ from typing import Any
 from rung.base.settings import Field
 from rung.base.settings import Settings as BaseSettings
 from rung.records.chat.frame import Frame
-from rung.records.types import Candidate, Drop, PreferencePair, SftRecord, record_id
+from rung.records.types import Candidate, Critique, Drop, PreferencePair, SftRecord, from_plain, record_id
 
 __all__ = [
     "BEST_OF_N",
@@ -220,13 +220,15 @@ def _drop(record: SftRecord, sibling: Side, reason: str) -> Drop:
 
 def _chosen(record: SftRecord) -> Side:
     critique = record.pair_critique
-    margin, critic = (critique.signed_margin, critique.critic) if critique else (None, "")
+    margin, critic = (critique.rank, critique.critic) if critique else (None, "")
     return Side(record.response, record.id, margin, critic, record.num_response_tokens)
 
 
 def _reject(record: SftRecord, number: int, values: Mapping[str, Any]) -> Side:
     """A sibling as the record of the chosen one stores it; judged, if at all, by the same critic."""
-    margin, critic = values.get("signed_margin"), record.pair_critique.critic if record.pair_critique else ""
+    stored = values.get("critique")
+    margin = from_plain(Critique, stored).rank if stored else values.get("signed_margin")
+    critic = record.pair_critique.critic if record.pair_critique else ""
     tokens = int(values.get("num_response_tokens", -1))
     return Side(str(values["response"]), f"{record.id}:reject:{number}", margin, critic, tokens)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from rung.base.events import Events
 from rung.base.files import write_json, write_text
-from rung.base.fingerprint import plain
+from rung.base.fingerprint import content_hash, plain
 from rung.base.lookup import part
 from rung.base.seeds import derive, stream
 from rung.datagen.generators.instructions import Instructions
@@ -75,7 +75,10 @@ def _seed(seed: int, pool_size: int, items: Sequence[TestItem]) -> tuple[dict[st
     answers = {arm: _tuned(records, items, seed) for arm, records in chosen.items()}
     first = {candidate.id for candidate in chosen["unfiltered"]}
     shared = {arm: len(first & {candidate.id for candidate in records}) for arm, records in chosen.items()}
-    return answers, {"records": {arm: len(records) for arm, records in chosen.items()}, "shared": shared}
+    facts = {"records": {arm: len(records) for arm, records in chosen.items()}, "shared": shared}
+    # equal counts of two seeds are told from equal answers by these
+    texts = {arm: content_hash([answer.text for answer in given])[:16] for arm, given in answers.items()}
+    return answers, {**facts, "answers": texts}
 
 
 def _pool(engine: Engine, count: int, seed: int, held_out: list[str]) -> list[Candidate]:

@@ -12,12 +12,16 @@ __all__ = [
     "Drift",
     "GateFailed",
     "GuardFailed",
+    "Incomplete",
     "Interrupted",
     "MissingDependency",
     "ModelError",
+    "ProviderFailed",
+    "ReviewPending",
     "RungError",
     "SettingsError",
     "StorageError",
+    "WorkerLost",
 ]
 
 
@@ -98,6 +102,18 @@ class Busy(RungError):
     code, exit_code = "busy", 9
 
 
+class ProviderFailed(RungError):
+    """An outside provider refused a request, or failed till attempts or time were used up; what it answered is kept."""
+
+    code, exit_code, resumable = "provider", 10, True
+
+
+class ReviewPending(RungError):
+    """A review was asked for and is not answered yet; the same command picks the answer up."""
+
+    code, exit_code, resumable = "review", 13, True
+
+
 class StorageError(RungError):
     """The disk refused a write (full, read-only); nothing was half-written."""
 
@@ -108,3 +124,15 @@ class Interrupted(RungError):
     """Ctrl-C or SIGTERM; everything finished so far is on disk and the same command goes on from there."""
 
     code, exit_code, resumable = "interrupted", 75, True
+
+
+class Incomplete(RungError):
+    """Only some shards of a stage were asked for and they are done; the others are still to be made or collected."""
+
+    code, exit_code, resumable = "incomplete", 11, True
+
+
+class WorkerLost(RungError):
+    """A worker process died or hung as often as is allowed; the shards of the others are kept."""
+
+    code, exit_code, resumable = "worker", 12, True

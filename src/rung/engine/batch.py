@@ -37,7 +37,7 @@ class Batch:
     count of rows that holds them, the rows above n reading token 0 to no purpose.
 
     The beginning of a prompt that a slot already holds is copied from there instead of computed again: same bits, less
-    work.
+    work. `lanes` are the running sequences, slot by slot.
     """
 
     def __init__(
@@ -46,54 +46,74 @@ class Batch:
         self._forward, self._sampler, self._cache = forward, sampler, cache
         self._tokenizer, self._options = tokenizer, options
         self._prefill = Prefill(forward, cache, options.prefill_chunk)
-        self._lanes: list[Lane] = []
-        self._done: dict[int, Completion] = {}
+        self.lanes: list[Lane] = []
 
-    @torch.inference_mode()
-    def run(self, jobs: Sequence[Job], on_step: Callable[[int, int], None]) -> list[Completion]:
-        """All completions in the order of `jobs`. `on_step(num_new_tokens, num_finished)` follows every step; what it
-        raises ends the run."""
+    @property
+    def num_slots(self) -> int:
+        """How many sequences run at once at most."""
+        return self._options.counts[-1]
+
+    def run(self, jobs: Sequence[Job], on_step: Callable[[int, int], None], done: dict[int, Completion]) -> None:
+        """Put all completions into `done`, by the jobs' places. `on_step(num_new_tokens, num_finished)` follows every
+        step; what it raises ends the run."""
         waiting = deque(jobs)
-        self._admit(waiting)
-        while self._lanes:
-            num_running = len(self._lanes)
-            self._step()
-            self._retire()
-            self._admit(waiting)
-            on_step(num_running, len(self._done))
-        return [self._done[job.place] for job in jobs]
+        self._take_from(waiting)
+        while self.lanes:
+            num_running = len(self.lanes)
+            done.update({lane.job.place: lane.completion() for lane in self.step()})
+            self._take_from(waiting)
+            on_step(num_running, len(done))
 
-    def _admit(self, waiting: deque[Job]) -> None:
-        """Put waiting jobs into free slots, their prompts but the last token into the cache.
+    def _take_from(self, waiting: deque[Job]) -> None:
+        self.admit([waiting.popleft() for _ in range(self.room(len(waiting)))])
+
+    def room(self, num_waiting: int) -> int:
+        """How many of `num_waiting` jobs to admit now.
 
         A forward over a few short prompts costs little less than one over many, so a sixteenth of the slots is let run
         free before it is worth one.
         """
-        num_slots = self._options.counts[-1]
-        num_free = min(num_slots - len(self._lanes), len(waiting))
-        if not num_free or (self._lanes and num_free < min(len(waiting), max(1, num_slots // 16))):
+        num_free = min(self.num_slots - len(self.lanes), num_waiting)
+        worth_it = not self.lanes or num_free >= min(num_waiting, max(1, self.num_slots // 16))
+        return num_free if worth_it else 0
+
+    @torch.inference_mode()
+    def admit(self, jobs: Sequence[Job]) -> None:
+        """Put jobs, no more than `room`, into free slots, their prompts but the last token into the cache."""
+        if not jobs:
             return
-        held = [Prompt(slot, lane.job.prompt_ids[:-1]) for slot, lane in enumerate(self._lanes)]
-        jobs = [waiting.popleft() for _ in range(num_free)]
-        arrivals = [Prompt(slot, job.prompt_ids[:-1]) for slot, job in enumerate(jobs, len(self._lanes))]
+        held = [Prompt(slot, lane.job.prompt_ids[:-1]) for slot, lane in enumerate(self.lanes)]
+        arrivals = [Prompt(slot, job.prompt_ids[:-1]) for slot, job in enumerate(jobs, len(self.lanes))]
         self._prefill.run(arrivals, held)
-        self._lanes += [Lane(job, self._tokenizer) for job in jobs]
+        self.lanes += [Lane(job, self._tokenizer) for job in jobs]
 
-    def _retire(self) -> None:
-        """Take finished lanes out; the last lane fills the hole."""
-        for slot in reversed(range(len(self._lanes))):
-            lane = self._lanes[slot]
-            if lane.finish_reason is None:
-                continue
-            self._done[lane.job.place] = lane.completion()
-            last = self._lanes.pop()
-            if slot < len(self._lanes):
-                self._cache.copy(len(self._lanes), slot, last.position)
-                self._lanes[slot] = last
+    @torch.inference_mode()
+    def step(self) -> list[Lane]:
+        """One new token for every lane; those that it ended leave and are returned."""
+        self._decode()
+        finished = [lane for lane in self.lanes if lane.finish_reason is not None]
+        for slot in reversed(range(len(self.lanes))):
+            if self.lanes[slot].finish_reason is not None:
+                self._free(slot)
+        return finished
 
-    def _step(self) -> None:
-        """One new token for every lane."""
-        lanes = self._lanes
+    @torch.inference_mode()
+    def cancel(self, place: int) -> None:
+        """Free the slot of the job at `place`, if it runs."""
+        for slot, lane in enumerate(self.lanes):
+            if lane.job.place == place:
+                self._free(slot)
+                return
+
+    def _free(self, slot: int) -> None:
+        """Take a lane out; the last lane fills the hole."""
+        last = self.lanes.pop()
+        if slot < len(self.lanes):
+            self._cache.copy(len(self.lanes), slot, last.position)
+            self.lanes[slot] = last
+
+    def _decode(self) -> None:
+        lanes = self.lanes
         num_rows = next(count for count in self._options.counts if count >= len(lanes))
         spare = num_rows - len(lanes)
         positions = [lane.position for lane in lanes] + [0] * spare

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
+
+import torch
 
 from rung.base.errors import ModelError
 from rung.base.events import Events
@@ -16,14 +19,15 @@ from rung.engine.invariance import SMALLEST, Invariance, candidate_counts, invar
 from rung.engine.jobs import Job, make_jobs
 from rung.engine.one_by_one import OneByOne
 from rung.engine.sample import Sampler
-from rung.engine.score import make_pairs, score_pairs
+from rung.engine.score import Pair, make_pairs, score_pairs
 from rung.engine.settings import EngineSettings
+from rung.engine.whole import Whole
 from rung.models.families.fallback import Fallback
 from rung.models.network import Network
 from rung.records.contracts import Capabilities, Completion, Request, Scored
 from rung.records.tokenizer import Tokenizer
 
-__all__ = ["Engine", "Loaded"]
+__all__ = ["Engine", "Intake", "Loaded", "Memory"]
 
 _PROGRESS_SECONDS = 0.5
 
@@ -46,6 +50,28 @@ class Loaded(Protocol):
     @property
     def clean(self) -> bool:
         """Whether it came through the clean loader."""
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """What it takes to check requests and turn them into jobs. It outlives the weights."""
+
+    tokenizer: Tokenizer
+    max_context: int
+    vocabulary: int
+
+    def jobs(self, requests: Sequence[Request]) -> list[Job]:
+        """As `rung.engine.jobs.make_jobs`."""
+        return make_jobs(requests, self.tokenizer, self.max_context, self.vocabulary)
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes held on `device` for weights and for the cache of keys and values."""
+
+    device: str
+    weights: int
+    cache: int
 
 
 class Engine:
@@ -81,6 +107,8 @@ class Engine:
             if self.settings.max_context and own
             else (self.settings.max_context or own)
         )
+        self._most_slots = self.settings.num_slots
+        self.intake = Intake(self._tokenizer, self._max_context, loaded.network.shape.vocabulary)
 
     @property
     def num_forwards(self) -> int:
@@ -94,15 +122,38 @@ class Engine:
             SettingsError, DataError: a request that cannot be done, before any work.
             ModelError: the network's output is not finite.
         """
-        jobs = make_jobs(requests, self._tokenizer, self._max_context, self._loaded.network.shape.vocabulary)
-        if not jobs:
-            return []
-        runner = self._runner(len(jobs))
-        try:
-            return runner.run(jobs, self._reporter(jobs))
-        except ModelError:
-            self._cache = None  # it may hold values that are not finite, which no mask can hide
-            raise
+        jobs, done = self.intake.jobs(requests), dict[int, Completion]()
+        report = self._reporter(jobs)
+        while waiting := [job for job in jobs if job.place not in done]:
+            try:
+                if one_by_one := self._one_by_one():
+                    return one_by_one.run(waiting, report)
+                self._batch(len(waiting)).run(waiting, report, done)
+            except ModelError:
+                self._cache = None  # it may hold values that are not finite, which no mask can hide
+                raise
+            except torch.OutOfMemoryError:
+                if not self.shrink():
+                    raise
+        return [done[job.place] for job in jobs]
+
+    def open(self, gone: Callable[[int], bool]) -> Batch | Whole:
+        """All slots, for a caller who admits jobs and steps by himself. `gone` is asked about the place of a job while
+        a network that keeps its own cache makes a whole answer in one step: true ends it."""
+        one_by_one = self._one_by_one()
+        return Whole(one_by_one, self._tokenizer, gone) if one_by_one else self._batch(self._most_slots)
+
+    def shrink(self) -> bool:
+        """After a lack of memory: half the slots from now on, and the cache given back. False where no fewer work; then
+        nothing has changed but the cache, which is gone."""
+        had = self._cache.num_slots if self._cache is not None else 0
+        self._cache = None
+        if not had or had == self._counts()[0]:
+            return False
+        self._most_slots = had // 2
+        now = self._counts()[-1]
+        self._events.degraded("memory", f"not enough for {had} sequences at once; from now on {now} run at once")
+        return True
 
     def score(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[Scored]:
         """Log-probabilities of each continuation after its prompt, under the unmodified model.
@@ -110,7 +161,10 @@ class Engine:
         Raises:
             DataError: unequal numbers, no context, or too long; before any work.
         """
-        pairs = make_pairs(prompts, continuations, self._tokenizer, self._max_context)
+        return self.score_pairs(make_pairs(prompts, continuations, self._tokenizer, self._max_context))
+
+    def score_pairs(self, pairs: Sequence[Pair]) -> list[Scored]:
+        """`score` for what is tokenised and checked already."""
         return score_pairs(self._forward, self._head, pairs, self.settings.score_tokens)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
@@ -130,19 +184,33 @@ class Engine:
             start_ids=self._tokenizer.start_ids,
         )
 
+    def memory(self) -> Memory:
+        """What weights and cache take now."""
+        cache = self._cache
+        return Memory(
+            str(self._forward.device),
+            sum(p.nbytes for p in self._loaded.network.parameters()),
+            sum(t.nbytes for t in (*cache.keys, *cache.values)) if cache is not None else 0,
+        )
+
     def release(self) -> None:
         """Give the cache's memory back; the next `complete` takes it again."""
         self._cache = None
 
-    def _runner(self, num_jobs: int) -> Batch | OneByOne:
-        sampler = Sampler(self._head, self.settings.keep_logprobs, self.settings.keep_entropies)
+    def _sampler(self) -> Sampler:
+        return Sampler(self._head, self.settings.keep_logprobs, self.settings.keep_entropies)
+
+    def _one_by_one(self) -> OneByOne | None:
         network = self._loaded.network
-        if isinstance(network, Fallback):
-            return OneByOne(self._forward, network, sampler, self._tokenizer)
+        if not isinstance(network, Fallback):
+            return None
+        return OneByOne(self._forward, network, self._sampler(), self._tokenizer)
+
+    def _batch(self, num_jobs: int) -> Batch:
         counts = self._counts()
         cache = self._room(next((c for c in counts if c >= num_jobs), counts[-1]))
         options = BatchOptions(tuple(c for c in counts if c <= cache.num_slots), self.settings.prefill_chunk)
-        return Batch(self._forward, sampler, cache, self._tokenizer, options)
+        return Batch(self._forward, self._sampler(), cache, self._tokenizer, options)
 
     def _counts(self) -> tuple[int, ...]:
         if self.invariance is None:
@@ -154,7 +222,7 @@ class Engine:
             elif self.invariance.rejected:
                 self._events.log("batch sizes with other bits are not used", rejected=self.invariance.rejected)
         # more rows than asked for only where no smaller number gives the common bits
-        most = -(-self.settings.num_slots // SMALLEST) * SMALLEST
+        most = -(-self._most_slots // SMALLEST) * SMALLEST
         return tuple(c for c in self.invariance.counts if c <= most) or self.invariance.counts[-1:]
 
     def _room(self, num_slots: int) -> Cache:

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from rung.base.seeds import uniform
 from rung.engine.detokenise import Detokeniser
 from rung.engine.jobs import Job
 from rung.records.contracts import Completion, FinishReason
-from rung.records.stop import cut_at_stop
+from rung.records.stop import cut_at_stop, may_become_stop
 from rung.records.tokenizer import Tokenizer
 
-__all__ = ["Lane"]
+__all__ = ["Lane", "Token"]
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A drawn token: the characters that came with it (none while a character is unfinished), where they begin in the
+    answer, and its log-probability under the unmodified model (None where it is not kept)."""
+
+    id: int
+    text: str
+    offset: int
+    logprob: float | None
 
 
 class Lane:
@@ -27,6 +40,7 @@ class Lane:
         self.raw_logprobs: list[float] = []
         self.entropies: list[float] = []
         self.finish_reason: FinishReason | None = None
+        self._offsets: list[int] = []
         self._end_ids = frozenset(tokenizer.end_ids)
         self._detokeniser = Detokeniser(tokenizer, job.prompt_ids)
         self._longest_stop = max((len(s) for s in self.sampling.stop), default=0)
@@ -45,8 +59,10 @@ class Lane:
         self.token, self.position = token, self.position + 1
         if token in self._end_ids:
             self._detokeniser.flush()
+            self._offsets.append(len(self._detokeniser.text))
             self.finish_reason = "stop" if self._stopped(len(self._detokeniser.text)) else "eos"
             return
+        self._offsets.append(len(self._detokeniser.text))
         new = len(self._detokeniser.add(token))
         at_limit = len(self.token_ids) >= self.sampling.max_new_tokens
         if at_limit:
@@ -61,6 +77,26 @@ class Lane:
         if not num_new or not self._longest_stop:
             return False
         return cut_at_stop(self._detokeniser.text[-(num_new + self._longest_stop - 1) :], self.sampling.stop)[1]
+
+    def shown(self) -> str:
+        """Text that no later token takes back: without what may become a stop string, and at the end all of it."""
+        if self.finish_reason is not None:
+            return self.completion().text
+        text = self._detokeniser.text
+        return text[: len(text) - may_become_stop(text[-self._longest_stop :], self.sampling.stop)]
+
+    def tokens(self, start: int, shown: str) -> tuple[Token, ...]:
+        """Tokens from number `start` on that make up `shown`. One that reaches beyond it waits for the rest, and is cut
+        at the end: end tokens and stop strings are no part of an answer."""
+        offsets, last = self._offsets, len(self.token_ids) - 1
+        found = []
+        for place in range(start, last + 1):
+            offset, end = offsets[place], offsets[place + 1] if place < last else len(self._detokeniser.text)
+            if offset >= len(shown) or (end > len(shown) and self.finish_reason is None):
+                break
+            logprob = self.raw_logprobs[place] if self.raw_logprobs else None
+            found.append(Token(self.token_ids[place], shown[offset:end], offset, logprob))
+        return tuple(found)
 
     def completion(self) -> Completion:
         """The finished sequence."""

@@ -1,0 +1,1 @@
+"""Where completions come from: one file per kind of completer, the registry is this folder."""

@@ -65,7 +65,7 @@ def check_command(command: str) -> None:
     if words[0] == "make":
         assert words[1] in make_targets(), command
     elif words[0] == "rung":
-        assert words[1] in {*known("app.commands"), "new"}, command
+        assert words[1].replace("-", "_") in {*known("app.commands"), "new"}, command
         if options := {word for word in words if word.startswith("--")}:
             shown = help_of(words[1])
             assert all(option in shown for option in options), command

@@ -12,8 +12,10 @@ import pytest
 from typer.testing import CliRunner
 
 import rung.app.cli as cli
+import rung.app.cli_looking as cli_looking
 from rung.base import errors
 from rung.base.errors import RungError
+from rung.base.lookup import known
 from rung.pipeline.recipe import load
 
 ROOT = Path(__file__).parents[2]
@@ -64,7 +66,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_help_names_every_command_and_imports_no_torch() -> None:
     shown = CliRunner().invoke(cli.app, ["--help"])
     assert shown.exit_code == 0
-    for name in ("run", "plan", "generate", "inspect", "compare", "report", "chat", "rubrics", "new"):
+    for name in (*(part.replace("_", "-") for part in known("app.commands")), "new"):
         assert re.search(rf"│ {name}\s", shown.output), name
         assert CliRunner().invoke(cli.app, [name, "--help"]).exit_code == 0
 
@@ -84,7 +86,7 @@ def test_every_named_ending_becomes_its_code_with_place_and_hint(
     def fail(name: str) -> None:
         raise kind("it went wrong", place="here", hint="do that")
 
-    monkeypatch.setattr(cli, "_command", fail)
+    monkeypatch.setattr(cli_looking, "command", fail)
     assert cli.execute(["report", "x"]) == kind.exit_code
     captured = capsys.readouterr()
     assert "here: it went wrong" in captured.err
@@ -125,7 +127,7 @@ def test_wrong_usage_and_ctrl_c_have_codes(monkeypatch: pytest.MonkeyPatch, caps
     def interrupt(name: str) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_command", interrupt)
+    monkeypatch.setattr(cli_looking, "command", interrupt)
     assert cli.execute(["report", "x"]) == 130
 
 

@@ -13,11 +13,12 @@ import pytest
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from rung.app.logging import LogSettings, LogSink, redact
+from rung.app.logging import LogSettings, LogSink
 from rung.app.progress import ProgressSink, duration
 from rung.app.tensorboard import TensorBoardSink
 from rung.base.errors import StorageError
 from rung.base.events import Events
+from rung.base.secrets import redact
 
 
 class Clock:

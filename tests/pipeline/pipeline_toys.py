@@ -11,8 +11,8 @@ from rung.base.errors import ModelError
 from rung.base.fingerprint import Code
 from rung.base.seeds import stream
 from rung.base.settings import Field, Settings
-from rung.pipeline.executors.local import for_each_shard
 from rung.pipeline.gates import Threshold, evaluate
+from rung.pipeline.sharding import for_each_shard
 from rung.pipeline.stage import Context, Estimate, Stage, Verdict
 from rung.records.manifest import Opened
 from rung.records.types import Instruction
@@ -60,7 +60,12 @@ class Make(Stage):
         """Shard after shard."""
         outputs.note("calibration", {"critic": {"auc": 0.9}})
 
+        def make_piece() -> Any:
+            """Nothing to load."""
+            return piece
+
         def piece(index: int) -> None:
+            """One shard."""
             if index in self.settings.fail_shards and not os.environ.get("TOY_HEALED"):
                 raise ModelError(f"planted in shard {index}")
             context.budget.reserve(tokens=10)
@@ -75,7 +80,7 @@ class Make(Stage):
             outputs.shard("records", index, rows)
             context.budget.spend(tokens=10)
 
-        for_each_shard(outputs, "records", range(self.settings.shards), piece, context.events)
+        for_each_shard(context, outputs, "records", range(self.settings.shards), make_piece)
 
     def estimate(self, inputs: Any) -> Estimate:
         """Ten tokens a shard."""

@@ -8,7 +8,7 @@ import pytest
 
 from rung.base.errors import BudgetSpent, DataError, Interrupted
 from rung.pipeline.budget import Budget, BudgetSettings, Spend
-from rung.pipeline.estimate import compare, priced, project
+from rung.pipeline.estimate import at_once, best_of_n, compare, priced, project, shard_cost
 from rung.pipeline.ledger import Entry, Ledger
 from rung.pipeline.stage import Estimate
 
@@ -84,7 +84,7 @@ def test_every_debit_is_handed_on_until_settled() -> None:
     budget = Budget(clock=clock, saved=seen.append)
     budget.spend(tokens=5)
     clock.now = 2.0
-    assert budget.settle() == Spend(2.0, 5.0, 0.0)
+    assert budget.settle() == Spend(2.0, 5.0, 0.0, 2.0)
     assert seen[-1].tokens == 5
 
 
@@ -137,3 +137,42 @@ def test_the_ledger_survives_a_torn_last_line_and_names_a_broken_one(tmp_path: P
     (tmp_path / "ledger.jsonl").write_text('{"event": 3}\n')
     with pytest.raises(DataError, match="not a ledger line"):
         ledger.entries()
+
+
+def test_a_step_that_would_pass_the_cap_is_not_taken() -> None:
+    budget = Budget(BudgetSettings(tokens=10), clock=Clock())
+    budget.poll(tokens=4)
+    with pytest.raises(BudgetSpent):
+        budget.poll(tokens=4)
+    assert budget.total.tokens == 8
+
+
+def test_tokens_of_steps_are_part_of_their_piece() -> None:
+    budget = Budget(clock=Clock())
+    for _ in range(3):
+        budget.poll(tokens=4)
+    budget.spend(tokens=13)
+    budget.spend(tokens=5)
+    assert budget.total.tokens == 18
+
+
+def test_time_elsewhere_is_only_the_clocks() -> None:
+    clock = Clock()
+    budget = Budget(BudgetSettings(price_per_hour=3600.0), clock=clock)
+    with budget.elsewhere():
+        clock.now = 10.0
+        budget.debit(Spend(seconds=16.0, money=16.0))
+    clock.now = 11.0
+    assert budget.settle() == Spend(17.0, 0.0, 17.0, 11.0)
+
+
+def test_ten_shards_of_one_and_a_half_hours() -> None:
+    whole = Estimate(seconds=10 * 1.5 * 3600, num_shards=10)
+    assert [at_once(whole, workers).wall_seconds / 3600 for workers in (1, 5, 4)] == [15, 3, 4.5]
+
+
+def test_only_the_share_of_responses_is_multiplied() -> None:
+    three = best_of_n(Estimate(seconds=6.5 * 3600, seconds_high=7 * 3600, tokens=100), 0.42, 3)
+    assert three.seconds / 3600 == pytest.approx(11.96)
+    assert (three.seconds_high / 3600, three.tokens) == (pytest.approx(12.88), pytest.approx(184))
+    assert shard_cost(Estimate(seconds=7200, tokens=10, num_shards=2), 3.0) == Spend(3600, 5, 3)

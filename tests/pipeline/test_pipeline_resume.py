@@ -64,7 +64,7 @@ def start(bench: Any, stall: str = "") -> subprocess.Popen[str]:
 
 def whole(folder: Path) -> dict[str, str]:
     """Hash of every record and result file of a run, and nothing else lies there."""
-    ours = {"ledger.jsonl", "events.jsonl", "recipe.json", ".lock", "manifest.json"}
+    ours = {"ledger.jsonl", "events.jsonl", "recipe.json", ".lock", "manifest.json", "trace.jsonl", "status.json"}
     files = [p for p in folder.rglob("*") if p.is_file() and p.name not in ours]
     return {p.relative_to(folder).as_posix(): hash_file(p) for p in files}
 

@@ -12,12 +12,12 @@ from pipeline_toys import DIRTY, UNKNOWN
 
 from rung.base.errors import GateFailed, RungError
 from rung.base.files import read_json
-from rung.pipeline.executors.local import for_each_shard
 from rung.pipeline.identity import content_of
 from rung.pipeline.ledger import Ledger, seal_of
 from rung.pipeline.lock import locked
 from rung.pipeline.recipe import load
 from rung.pipeline.replace import iterations
+from rung.pipeline.sharding import for_each_shard
 from rung.pipeline.verify import check_output
 from rung.records.manifest import open_manifest, write_manifest
 from rung.records.shards import read_shard, write_shard
@@ -224,7 +224,7 @@ def test_a_gates_early_no_ends_the_shards_at_once(bench: Any, monkeypatch: Any) 
     tried: list[int] = []
     monkeypatch.setattr(
         "pipeline_toys.Make.run",
-        lambda self, context, inputs, outputs: for_each_shard(outputs, "records", range(4), work, context.events),
+        lambda self, context, inputs, outputs: for_each_shard(context, outputs, "records", range(4), lambda: work),
     )
     result = bench.go()
     assert (result.exit_code, tried) == (4, [0])

@@ -19,6 +19,7 @@ class Choices:
     sets: tuple[str, ...] = ()
     rebuild: tuple[str, ...] = ()
     force: tuple[str, ...] = ()
+    shards: tuple[str, ...] = ()
     allow_dirty: bool = False
     quiet: bool = False
     log: LogSettings = field(default_factory=LogSettings)

@@ -5,9 +5,7 @@ The terminal gets readable lines, the file JSON lines. Level and file are the ca
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, MutableMapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -16,12 +14,14 @@ import structlog
 from rich.console import Console
 from rich.text import Text
 
+from rung.app.terminal import visible
 from rung.base.errors import StorageError
+from rung.base.secrets import redact
 from rung.base.settings import Field, Settings
 
-__all__ = ["LogSettings", "LogSink", "redact"]
+__all__ = ["LogSettings", "LogSink"]
 
-_SECRET_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL)S?$", re.IGNORECASE)
+_OF_SPANS = ("start", "seconds", "trace_id", "span_id", "parent_id")
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
@@ -31,15 +31,6 @@ class LogSettings(Settings):
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least that is shown")
     file: Path | None = Field(None, description="JSON lines are added to this file; none: terminal only")
     terminal: bool = Field(True, description="whether lines go to the terminal")
-
-
-def redact(text: str, environment: Mapping[str, str] | None = None) -> str:
-    """`text` without the values of environment variables that are named like secrets (eight characters or more)."""
-    values = os.environ if environment is None else environment
-    secrets = [v for name, v in values.items() if _SECRET_NAME.search(name) and len(v) >= 8]
-    for secret in sorted(secrets, key=len, reverse=True):
-        text = text.replace(secret, "[secret]")
-    return text
 
 
 class LogSink:
@@ -71,7 +62,7 @@ class LogSink:
         kind = event["kind"]
         if kind == "span":
             message, level = f"{fields.pop('name')} took {event['seconds']:.1f} s", "debug"
-            fields = {k: v for k, v in fields.items() if k not in ("start", "seconds") and v is not False}
+            fields = {k: v for k, v in fields.items() if k not in _OF_SPANS and v is not False}
         elif kind in ("log", "degraded"):
             message, level = str(event["message"]), str(event["level"])
         else:
@@ -81,8 +72,8 @@ class LogSink:
             # `event` is structlog's own name for the message; a field of that name would hide it.
             logger.log(
                 _LEVELS.get(level, 20),
-                message,
-                **{f"field_{k}" if k == "event" else k: v for k, v in fields.items()},
+                visible(message),
+                **{f"field_{k}" if k == "event" else k: _shown(v) for k, v in fields.items()},
                 timestamp=stamp,
             )
 
@@ -113,6 +104,10 @@ def _logger(write: Callable[[str], None], renderer: Any, level: str) -> Any:
         processors=[structlog.processors.add_log_level, _without_secrets, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
     )
+
+
+def _shown(value: Any) -> Any:
+    return visible(value) if isinstance(value, str) else value
 
 
 def _without_secrets(_: Any, __: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

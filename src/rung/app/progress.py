@@ -15,6 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.text import Text
 
 __all__ = ["ProgressSink", "Track", "duration"]
 
@@ -152,7 +153,7 @@ class ProgressSink:
         now = self._clock()
         if track.done < track.total and now - track.spoken >= self._every:
             track.spoken = now
-            self._console.print(escape(track.line()), highlight=False, soft_wrap=True)
+            self._console.print(Text(track.line()), soft_wrap=True)
 
     def _finish(self, track: Track) -> None:
         if track.task is not None and self._live is not None:
@@ -161,5 +162,5 @@ class ProgressSink:
                 self._live.stop()
                 self._live = None
         if track.elapsed >= _SHOW_AFTER:
-            self._console.print(escape(track.line()), highlight=False, soft_wrap=True)
+            self._console.print(Text(track.line()), soft_wrap=True)
         self._tracks.pop(track.name, None)

@@ -16,19 +16,22 @@ from rich.table import Table
 from rich.text import Text
 
 from rung.app.choices import Choices
+from rung.app.late_models import LateModels
 from rung.app.logging import LogSink
 from rung.app.progress import ProgressSink, duration
 from rung.base.errors import SettingsError
 from rung.base.events import Sink
 from rung.base.lookup import lookup
+from rung.engine.opening import open_completer
 from rung.models.cache import Cache
 from rung.models.found import find
 from rung.pipeline.plan import Plan, PlannedStage, plan
 from rung.pipeline.rates import Rates
 from rung.pipeline.recipe import Recipe, load
 from rung.pipeline.runner import Options, RunResult, run
+from rung.pipeline.sharding import parse_shards
 
-__all__ = ["counted", "identify_model", "plan_recipe", "plan_view", "run_recipe", "with_rubric"]
+__all__ = ["counted", "identify_model", "load_recipe", "plan_recipe", "plan_view", "run_recipe", "with_rubric"]
 
 
 def run_recipe(path: Path, choices: Choices, out: Console, notes: Console) -> RunResult:
@@ -43,9 +46,9 @@ def run_recipe(path: Path, choices: Choices, out: Console, notes: Console) -> Ru
     Raises:
         RungError: the named ending of the run, after everything that is finished has been shown.
     """
-    recipe = _load(path, choices)
+    recipe = load_recipe(path, choices)
     folder = choices.runs / recipe.run
-    models = _LateModels()
+    models = LateModels()
     sinks = _sinks(folder, choices, notes)
     try:
         result = run(recipe, choices.runs, models, _options(choices, models, tuple(sinks)))
@@ -60,8 +63,8 @@ def run_recipe(path: Path, choices: Choices, out: Console, notes: Console) -> Ru
 
 def plan_recipe(path: Path, choices: Choices) -> Plan:
     """The plan of a recipe; nothing is written and no model is loaded."""
-    recipe = _load(path, choices)
-    models = _LateModels()
+    recipe = load_recipe(path, choices)
+    models = LateModels()
     return plan(recipe, choices.runs, _options(choices, models, ()))
 
 
@@ -71,7 +74,7 @@ def counted(path: Path, count: int, choices: Choices) -> Choices:
     Raises:
         SettingsError: the recipe has no stage, or more than one, that takes a count.
     """
-    recipe = _load(path, choices)
+    recipe = load_recipe(path, choices)
     stages = [spec.name for spec in recipe.stages if "count" in spec.settings]
     if len(stages) != 1:
         raise SettingsError(
@@ -95,7 +98,7 @@ def with_rubric(path: Path, good: str, bad: str, choices: Choices) -> Choices:
     if not words:
         return choices
     sets = []
-    for spec in _load(path, choices).stages:
+    for spec in load_recipe(path, choices).stages:
         critics = [_spec(critic) for critic in spec.settings.get("critics", ())]
         if any(critic["kind"] == "choice" for critic in critics):
             changed = [{**critic, **words} if critic["kind"] == "choice" else critic for critic in critics]
@@ -135,27 +138,6 @@ def plan_view(planned: Plan, show_settings: bool) -> RenderableType:
     return Group(*parts)
 
 
-class _LateModels:
-    """The keeper of models, imported when the first model is asked for: a recipe without one never waits for torch."""
-
-    def __init__(self) -> None:
-        self._keeper: Any = None
-
-    def load(self, source: str, adapter: Path | None = None) -> Any:
-        """As `rung.app.models_keeper.ModelsKeeper.load`."""
-        return self._there().load(source, adapter)
-
-    def release(self) -> None:
-        """Free what is loaded, if anything ever was."""
-        if self._keeper is not None:
-            self._keeper.release()
-
-    def _there(self) -> Any:
-        if self._keeper is None:
-            self._keeper = lookup("app", "models_keeper")()
-        return self._keeper
-
-
 def identify_model(source: str) -> str:
     """What the weights of `source` are, wherever they lie; nothing is loaded, and no source is no identity.
 
@@ -166,11 +148,12 @@ def identify_model(source: str) -> str:
     return find(source, Cache()).content_id if source else ""
 
 
-def _load(path: Path, choices: Choices) -> Recipe:
+def load_recipe(path: Path, choices: Choices) -> Recipe:
+    """The recipe with the profile and overrides of the command line."""
     return load(path, profile=choices.profile, sets=choices.sets)
 
 
-def _options(choices: Choices, models: _LateModels, sinks: tuple[Sink, ...]) -> Options:
+def _options(choices: Choices, models: LateModels, sinks: tuple[Sink, ...]) -> Options:
     return Options(
         rebuild=frozenset(choices.rebuild),
         force=frozenset(choices.force),
@@ -178,6 +161,9 @@ def _options(choices: Choices, models: _LateModels, sinks: tuple[Sink, ...]) -> 
         sinks=sinks,
         identify_model=identify_model,
         rates=Rates(Cache().root / "rates"),
+        shards=dict(parse_shards(text, "--shards") for text in choices.shards),
+        worker_models="rung.app.late_models:LateModels",
+        open_completer=open_completer,
     )
 
 
@@ -218,7 +204,8 @@ def _expected(stage: PlannedStage) -> str:
     if not (estimate.seconds or estimate.tokens or estimate.money):
         return estimate.basis or "unknown"
     tokens = f", {estimate.tokens:,.0f} tokens" if estimate.tokens else ""
-    return f"{_span(estimate.seconds, estimate.seconds_high)}{tokens} ({estimate.basis})"
+    at_once = f", {duration(estimate.wall_seconds)} by the clock" if estimate.wall_seconds < estimate.seconds else ""
+    return f"{_span(estimate.seconds, estimate.seconds_high)}{at_once}{tokens} ({estimate.basis})"
 
 
 def _span(low: float, high: float) -> str:

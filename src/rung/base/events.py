@@ -1,7 +1,7 @@
 """Events: the one way a stage says what it does. Sinks decide where it goes (file, TensorBoard, progress bar).
 
 A metric is a number over steps, a log line is a structured message, progress is (done, total) of something that
-takes longer than two seconds. Nothing here prints.
+takes longer than two seconds. Nothing here prints, and no secret of the environment gets past here.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
+
+from rung.base import trace
+from rung.base.secrets import redact, redact_all
 
 __all__ = ["Events", "JsonLines", "Sink"]
 
@@ -36,12 +39,16 @@ class JsonLines:
     def handle(self, event: dict[str, Any]) -> None:
         """Write the event, except progress ticks, which would swamp the file."""
         if event["kind"] != "progress":
-            self._file.write(json.dumps(event, ensure_ascii=False, default=str) + "\n")
+            self._file.write(json.dumps(event, ensure_ascii=False, default=_as_text) + "\n")
             self._file.flush()
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _as_text(value: Any) -> str:
+    return redact(str(value))
 
 
 class Events:
@@ -71,16 +78,29 @@ class Events:
         self._emit("progress", name=name, done=done, total=total, unit=unit)
 
     @contextlib.contextmanager
-    def span(self, name: str, **fields: Any) -> Iterator[None]:
-        """Time a piece of work; emitted when it ends, with its seconds and whether it failed."""
-        start, failed = time.time(), True
+    def span(self, name: str, *, export: bool = False, **fields: Any) -> Iterator[None]:
+        """Time a piece of work; emitted when it ends, with its seconds, its place in the trace and whether it failed.
+
+        Spans inside it, in this thread, are below it; with `export` those of processes and threads started by it too.
+        """
+        start, begun, failed, parent = time.time(), time.monotonic(), True, trace.here()
+        own = trace.new_span(parent)
         try:
-            yield
+            with trace.entered(own), trace.exported(own) if export else contextlib.nullcontext():
+                yield
             failed = False
         finally:
-            self._emit("span", name=name, start=start, seconds=time.time() - start, failed=failed, **fields)
+            place = {"trace_id": own.trace_id, "span_id": own.span_id, "parent_id": parent.span_id if parent else ""}
+            self._emit(
+                "span", name=name, start=start, seconds=time.monotonic() - begun, failed=failed, **place, **fields
+            )
+
+    def relay(self, event: dict[str, Any], **context: Any) -> None:
+        """An event of another process, as it was there, with this emitter's context added."""
+        for sink in self._sinks:
+            sink.handle({**self._context, **event, **context})
 
     def _emit(self, kind: str, **fields: Any) -> None:
-        event = {"kind": kind, "time": time.time(), **self._context, **fields}
+        event = redact_all({"kind": kind, "time": time.time(), **self._context, **fields})
         for sink in self._sinks:
             sink.handle(event)

@@ -1,18 +1,55 @@
-"""Writing that is never half done: a temporary name, a flush to disk, then a rename."""
+"""Writing that is never half done (a temporary name, a flush to disk, a rename), and names that stay where they are."""
 
 from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from rung.base.errors import StorageError
+from rung.base.errors import DataError, StorageError
 from rung.base.fingerprint import plain
 
-__all__ = ["TEMPORARY_SUFFIX", "publish", "read_json", "write_bytes", "write_json", "write_text"]
+__all__ = [
+    "TEMPORARY_SUFFIX",
+    "inside",
+    "plain_name",
+    "publish",
+    "read_json",
+    "write_bytes",
+    "write_json",
+    "write_text",
+]
 
 TEMPORARY_SUFFIX = ".partial"
+
+
+def plain_name(name: str) -> str:
+    """`name`, which a file gave for another file, when it can only mean something below a folder.
+
+    Raises:
+        ValueError: empty, absolute, with `..`, or with characters that mean something else on another system.
+    """
+    parts = PurePosixPath(name).parts
+    if not parts or name.startswith("/") or ".." in parts or "\\" in name or not name.isprintable():
+        raise ValueError(f"{name!r:.80} is not a plain relative name")
+    return name
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The path of `name` below `folder`.
+
+    Raises:
+        DataError: it would lead out of the folder, by its name or through a symbolic link.
+    """
+    try:
+        path = folder / plain_name(name)
+        leads_out = not path.resolve().is_relative_to(folder.resolve())
+    except (ValueError, OSError, RuntimeError) as error:
+        raise DataError(f"refused: {error}", place=str(folder), hint="a plain name below the folder") from error
+    if leads_out:
+        raise DataError(f"refused: {name!r:.80} leads out of its folder", place=str(folder), hint="links stay inside")
+    return path
 
 
 def publish(temporary: Path, final: Path) -> None:

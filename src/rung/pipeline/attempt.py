@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from rung.base import trace
 from rung.base.errors import Drift, GateFailed, RungError
 from rung.base.events import Events
 from rung.base.fingerprint import Code, differing, plain
 from rung.pipeline.budget import Budget, Spend
 from rung.pipeline.environment import describe
-from rung.pipeline.estimate import compare, stage_estimate
+from rung.pipeline.estimate import at_once, compare, stage_estimate
 from rung.pipeline.identity import MODEL_INPUT, content_of
+from rung.pipeline.job import Job
 from rung.pipeline.ledger import Entry, seal_of, utc_now
 from rung.pipeline.outputs import StageOutputs, begun_identity
 from rung.pipeline.recipe import StageSpec
@@ -82,12 +84,12 @@ def work(session: Session, spec: StageSpec) -> tuple[str, Spend]:
     identity = session.identities[spec.name]
     outputs, events = _outputs(session, spec)
     attempt = session.ledger.next_attempt()
-    outputs.begin(identity.text, attempt)
+    outputs.begin(identity.text, attempt, {name: content_of(opened) for name, opened in _inputs(session, spec).items()})
     session.ledger.append(Entry(event="started", stage=spec.name, attempt=attempt, fingerprint=identity.fingerprint))
     budget = Budget(session.recipe.budget, session.ledger.spent(), session.stop.requested, saved=outputs.save_spend)
     outcome, message = "crashed", ""
     try:
-        with storage_named(spec.name), events.span("stage"):
+        with storage_named(spec.name), events.span("stage", export=True):
             verdict = _run_and_close(session, spec, outputs, budget, events)
         outcome, message = session.opened[spec.name].manifest.outcome, "; ".join(verdict.reasons)
     except RungError as error:
@@ -149,19 +151,7 @@ def _run_and_close(session: Session, spec: StageSpec, outputs: StageOutputs, bud
     identity, bypasses = session.identities[spec.name], _bypasses(session, spec)
     expected = stage_estimate(spec, inputs, identity, session.options.rates, session.recipe.budget)
     budget.poll()
-    context = Context(
-        run=session.recipe.run,
-        name=spec.name,
-        seed=identity.seed,
-        events=events,
-        budget=budget,
-        models=session.models,
-        scratch=outputs.scratch,
-        model_source=session.recipe.model if spec.stage.uses_model else "",
-        fingerprint=identity.fingerprint,
-        bypasses=bypasses,
-    )
-    spec.stage.run(context, inputs, outputs)
+    spec.stage.run(_context(session, spec, outputs, budget, events), inputs, outputs)
     draft = _draft(session, spec, outputs, started, bypasses)
     figures, verdict = recompute(spec.stage, Opened(session.folder / spec.name, draft), spec.name)
     spent = session.ledger.spent(spec.name, identity.fingerprint) + budget.settle()
@@ -170,7 +160,7 @@ def _run_and_close(session: Session, spec: StageSpec, outputs: StageOutputs, bud
             "figures": {**draft.figures, **figures},
             "gate": plain(verdict),
             "spend": asdict(spent),
-            "estimate": compare(expected, spent),
+            "estimate": compare(at_once(expected, session.recipe.executor.num_workers), spent),
             "ended": utc_now(),
             **_outcome(session, spec, verdict, bypasses),
         }
@@ -181,6 +171,40 @@ def _run_and_close(session: Session, spec: StageSpec, outputs: StageOutputs, bud
     _write(session, manifest)
     session.opened[spec.name] = Opened(session.folder / spec.name, manifest)
     return verdict
+
+
+def _context(session: Session, spec: StageSpec, outputs: StageOutputs, budget: Budget, events: Events) -> Context:
+    identity, bypasses = session.identities[spec.name], _bypasses(session, spec)
+    job = Job(
+        run=session.recipe.run,
+        name=spec.name,
+        kind=spec.kind,
+        settings=spec.settings,
+        seed=identity.seed,
+        model_source=session.recipe.model if spec.stage.uses_model else "",
+        fingerprint=identity.fingerprint,
+        bypasses=bypasses,
+        price_per_hour=session.recipe.budget.price_per_hour,
+        inputs={name: (session.folder / target).resolve() for name, target in spec.inputs.items()},
+        models=session.options.worker_models,
+        folder=outputs.workers.resolve(),
+        traceparent=trace.carrier().get(trace.VARIABLE, ""),
+    )
+    return Context(
+        run=job.run,
+        name=job.name,
+        seed=job.seed,
+        events=events,
+        budget=budget,
+        models=session.models,
+        scratch=outputs.scratch,
+        executor=session.recipe.executor,
+        job=job,
+        model_source=job.model_source,
+        fingerprint=job.fingerprint,
+        bypasses=bypasses,
+        only=session.options.shards.get(spec.name),
+    )
 
 
 def _bypasses(session: Session, spec: StageSpec) -> tuple[str, ...]:

@@ -2,19 +2,23 @@
 
 A stage's loop is: `reserve` what the next piece will take, do it, save it, `spend` what it took. A stage that does not
 announce its pieces only calls `spend` (after saving); the next piece is then expected to be like the last.
+Work in other processes is debited here as they report it (`debit`, within `elsewhere`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from rung.base.errors import BudgetSpent, Interrupted
 from rung.base.settings import Field, Settings
 
-__all__ = ["Budget", "BudgetSettings", "Spend"]
+__all__ = ["CAPPED", "Budget", "BudgetSettings", "Spend"]
+
+CAPPED = ("tokens", "seconds", "money")
 
 
 class BudgetSettings(Settings):
@@ -28,14 +32,23 @@ class BudgetSettings(Settings):
 
 @dataclass(frozen=True, slots=True)
 class Spend:
-    """An amount: seconds of work, tokens, money."""
+    """An amount: seconds of devices at work (several at once add up), tokens, money, and seconds by the clock."""
 
     seconds: float = 0.0
     tokens: float = 0.0
     money: float = 0.0
+    wall_seconds: float = 0.0
 
     def __add__(self, other: Spend) -> Spend:
-        return Spend(self.seconds + other.seconds, self.tokens + other.tokens, self.money + other.money)
+        return Spend(
+            self.seconds + other.seconds,
+            self.tokens + other.tokens,
+            self.money + other.money,
+            self.wall_seconds + other.wall_seconds,
+        )
+
+    def __sub__(self, other: Spend) -> Spend:
+        return self + Spend(-other.seconds, -other.tokens, -other.money, -other.wall_seconds)
 
 
 def _never() -> bool:
@@ -51,6 +64,8 @@ class Budget:
         stop: asked between pieces; True raises `Interrupted`.
         clock: seconds, monotonic. Seconds of work are read from it; nobody has to report them.
         saved: called after every debit with the attempt's spend, so that a killed attempt is still paid for.
+        ask: in a worker, whose caps are what the parent allowed it so far: asked for larger ones that let it spend so
+            much in all, before a piece is refused. None is a no.
     """
 
     def __init__(
@@ -59,15 +74,19 @@ class Budget:
         before: Spend = Spend(),
         stop: Callable[[], bool] = _never,
         clock: Callable[[], float] = time.monotonic,
+        *,
         saved: Callable[[Spend], None] | None = None,
+        ask: Callable[[Spend], BudgetSettings | None] | None = None,
     ) -> None:
         self.settings, self._before, self._stop = settings or BudgetSettings(), before, stop
-        self._clock, self._saved = clock, saved
+        self._clock, self._saved, self._ask = clock, saved, ask
         self._last = clock()
         self._stage = Spend()
         self._piece_seconds = 0.0
         self._last_piece, self._reserved = Spend(), False
         self._durations: deque[float] = deque(maxlen=8)
+        self._elsewhere = False
+        self._running_tokens, self._largest_step = 0.0, 0.0
 
     @property
     def stage(self) -> Spend:
@@ -93,9 +112,21 @@ class Budget:
         self._check(Spend(expected, tokens, money + self._price(expected)))
         self._reserved = True
 
+    def reserve_like(self, piece: Spend) -> None:
+        """`reserve` for a piece that will cost what `piece` did, the price of its time included.
+
+        Raises:
+            Interrupted, BudgetSpent: as `reserve` does.
+        """
+        self._tick()
+        self._poll()
+        self._check(piece)
+        self._reserved = True
+
     def spend(self, tokens: float = 0.0, seconds: float = 0.0, money: float = 0.0) -> None:
         """Debit a piece that is done and saved. Time since the last call is debited by itself; `seconds` are those of
-        other machines on top of it, `money` is what was charged apart (a review, a hosted call).
+        other machines on top of it, `money` is what was charged apart (a review, a hosted call). Tokens that `poll`
+        debited since the last piece are part of `tokens` and not paid for twice.
 
         Raises:
             Interrupted: somebody asked to stop.
@@ -104,22 +135,44 @@ class Budget:
         self._tick()
         elapsed, self._piece_seconds = self._piece_seconds, 0.0
         self._durations.append(elapsed)
-        self._add(Spend(seconds, tokens, money + self._price(seconds)))
+        self._add(Spend(seconds, max(0.0, tokens - self._running_tokens), money + self._price(seconds)))
+        self._running_tokens = 0.0
         self._last_piece = Spend(elapsed + seconds, tokens, money + self._price(elapsed + seconds))
         self._poll()
         self._check(Spend() if self._reserved else self._last_piece)
         self._reserved = False
 
-    def poll(self) -> None:
-        """Look for a stop request and at the caps between small steps, without debiting a piece.
+    def poll(self, tokens: float = 0.0) -> None:
+        """Look for a stop request and at the caps between the small steps of a piece. `tokens` are those of the step:
+        they are debited at once, so that a piece ends before it passes the cap and not after.
 
         Raises:
             Interrupted: somebody asked to stop.
-            BudgetSpent: a cap is passed already.
+            BudgetSpent: a cap is passed already, or another step as large as the largest would pass it.
         """
         self._tick()
+        if tokens:
+            self._running_tokens += tokens
+            self._largest_step = max(self._largest_step, tokens)
+            self._add(Spend(tokens=tokens))
         self._poll()
-        self._check(Spend())
+        self._check(Spend(tokens=self._largest_step if tokens else 0.0))
+
+    def debit(self, amount: Spend) -> None:
+        """Take note of what another process spent already; a cap is looked at by the next `poll`."""
+        self._tick()
+        self._add(amount)
+
+    @contextlib.contextmanager
+    def elsewhere(self) -> Iterator[None]:
+        """While the block runs, the devices that work are those of other processes: time here is only the clock's."""
+        self._tick()
+        self._elsewhere = True
+        try:
+            yield
+        finally:
+            self._tick()
+            self._elsewhere = False
 
     def settle(self) -> Spend:
         """Debit the time since the last call and return the attempt's spend, without saving or checking it."""
@@ -130,8 +183,9 @@ class Budget:
     def _tick(self) -> None:
         now = self._clock()
         elapsed, self._last = now - self._last, now
-        self._piece_seconds += elapsed
-        self._add(Spend(elapsed, 0.0, self._price(elapsed)))
+        worked = 0.0 if self._elsewhere else elapsed
+        self._piece_seconds += worked
+        self._add(Spend(worked, 0.0, self._price(worked), elapsed))
 
     def _add(self, amount: Spend) -> None:
         self._stage = self._stage + amount
@@ -147,11 +201,16 @@ class Budget:
 
     def _check(self, next_piece: Spend) -> None:
         after = self.total + next_piece
-        for name in ("tokens", "seconds", "money"):
+        if self._ask is not None and self._passed(after):
+            self.settings = self._ask(after) or self.settings
+        for name in self._passed(after):
             cap, used, then = getattr(self.settings, name), getattr(self.total, name), getattr(after, name)
-            if cap is not None and then > cap:
-                raise BudgetSpent(
-                    f"the cap of {cap:g} {name} has no room for the next piece: {used:.6g} spent, {then:.6g} with it",
-                    place=f"budget.{name}",
-                    hint=f"raise it and run again to go on: --set budget.{name}=...",
-                )
+            raise BudgetSpent(
+                f"the cap of {cap:g} {name} has no room for the next piece: {used:.6g} spent, {then:.6g} with it",
+                place=f"budget.{name}",
+                hint=f"raise it and run again to go on: --set budget.{name}=...",
+            )
+
+    def _passed(self, after: Spend) -> list[str]:
+        caps = {name: getattr(self.settings, name) for name in CAPPED}
+        return [name for name, cap in caps.items() if cap is not None and getattr(after, name) > cap]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rung.pipeline.budget import BudgetSettings, Spend
 from rung.pipeline.identity import MODEL_INPUT, Identity
@@ -12,7 +13,7 @@ from rung.pipeline.recipe import StageSpec
 from rung.pipeline.stage import Estimate
 from rung.records.manifest import Opened
 
-__all__ = ["Projection", "compare", "priced", "project", "stage_estimate"]
+__all__ = ["Projection", "at_once", "best_of_n", "compare", "priced", "project", "shard_cost", "stage_estimate"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +39,30 @@ def stage_estimate(
 
 def priced(estimate: Estimate, price_per_hour: float) -> Estimate:
     """`estimate` with the price of its seconds added to its money."""
-    return Estimate(
-        seconds=estimate.seconds,
-        tokens=estimate.tokens,
-        money=estimate.money + estimate.seconds / 3600 * price_per_hour,
-        basis=estimate.basis,
-        seconds_high=estimate.seconds_high,
+    return replace(estimate, money=estimate.money + estimate.seconds / 3600 * price_per_hour)
+
+
+def at_once(estimate: Estimate, num_workers: int) -> Estimate:
+    """`estimate` with its time by the clock: whole shards, `num_workers` of them at the same time."""
+    rounds = math.ceil(estimate.num_shards / num_workers)
+    return replace(estimate, wall_seconds=rounds * estimate.seconds / estimate.num_shards)
+
+
+def shard_cost(estimate: Estimate, price_per_hour: float) -> Spend:
+    """What one shard of an estimate that is not priced yet will cost."""
+    whole, parts = priced(estimate, price_per_hour), estimate.num_shards
+    return Spend(whole.seconds / parts, whole.tokens / parts, whole.money / parts)
+
+
+def best_of_n(estimate: Estimate, response_share: float, times: float) -> Estimate:
+    """`estimate` when `times` as many responses are drawn: instructions are paid once, only the share of the cost that
+    responses had is multiplied."""
+    factor = 1 + (times - 1) * response_share
+    return replace(
+        estimate,
+        seconds=factor * estimate.seconds,
+        seconds_high=factor * estimate.seconds_high,
+        tokens=factor * estimate.tokens,
     )
 
 
@@ -64,7 +83,9 @@ def project(estimates: Iterable[Estimate], budget: BudgetSettings) -> Projection
 
 def compare(estimate: Estimate, spend: Spend) -> dict[str, float]:
     """The estimate with its error against what was spent, in percent of the estimate, for the manifest."""
-    rows = {"seconds": estimate.seconds, "tokens": estimate.tokens, "money": estimate.money}
+    rows = {name: getattr(estimate, name) for name in ("seconds", "tokens", "money")}
+    if estimate.wall_seconds != estimate.seconds:
+        rows["wall_seconds"] = estimate.wall_seconds
     errors = {
         f"{name}_error_percent": 100.0 * (getattr(spend, name) - expected) / expected
         for name, expected in rows.items()

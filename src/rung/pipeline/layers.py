@@ -13,14 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import rung
-from rung.base.errors import SettingsError
+from rung.base.errors import DataError, SettingsError
+from rung.base.files import inside
 from rung.base.settings import nearest
 from rung.pipeline.yaml_source import KeyPath, Source, parse_value, read_source
 
 __all__ = ["TOP_KEYS", "Layer", "merged_layers", "shipped_folders"]
 
-TOP_KEYS = ("run", "extends", "model", "seed", "budget", "profile", "stages")
-_VALUE_KEYS = ("run", "model", "seed", "budget")
+TOP_KEYS = ("run", "extends", "model", "seed", "budget", "executor", "profile", "stages")
+_VALUE_KEYS = ("run", "model", "seed", "budget", "executor")
+
+_SETTABLE = _VALUE_KEYS[1:]
 
 
 @dataclass
@@ -83,7 +86,10 @@ def _parent(path: Path, source: Source) -> Path | None:
             hint="extends: defaults",
         )
     folders = [path.parent, *shipped_folders()]
-    found = [f for folder in folders for f in (folder / name, folder / f"{name}.yaml") if f.is_file()]
+    try:
+        found = [f for folder in folders for n in (name, f"{name}.yaml") if (f := inside(folder, n)).is_file()]
+    except DataError as error:
+        raise SettingsError(error.message, place=source.place(("extends",)), hint="extends: defaults") from error
     if not found:
         known = sorted({p.stem for folder in folders if folder.is_dir() for p in folder.glob("*.yaml")} - {path.stem})
         raise SettingsError(f"there is no recipe '{name}'", place=source.place(("extends",)), hint=nearest(name, known))
@@ -97,7 +103,7 @@ def _file_layer(source: Source) -> Layer:
     layer = Layer()
     for key in _VALUE_KEYS:
         if key in source.values:
-            layer.values[key] = source.values[key]
+            layer.values[key] = _value(key, source.values[key])
             _note(layer.origins, (key,), source.values[key], source, at=(key,), suffix="")
     stages = source.values.get("stages")
     if isinstance(stages, dict):
@@ -111,6 +117,11 @@ def _file_layer(source: Source) -> Layer:
             hint="- sft: {data: scale}",
         )
     return layer
+
+
+def _value(key: str, value: Any) -> Any:
+    """An executor named by a word alone is a mapping too, so that a layer above can set one thing of it."""
+    return {"kind": value} if key == "executor" and isinstance(value, str) else value
 
 
 def _sequence(layer: Layer, source: Source, stages: list[Any]) -> None:
@@ -196,7 +207,7 @@ def _profile_layer(source: Source, name: str, section: Any) -> Layer:
         if key not in allowed:
             raise SettingsError(f"unknown key '{key}'", place=source.place((*at, key)), hint=nearest(key, allowed))
         if key != "stages":
-            layer.values[key] = value
+            layer.values[key] = _value(key, value)
             _note(layer.origins, (key,), value, source, at=(*at, key), suffix=f" (profile {name})")
         elif isinstance(value, dict):
             _override(layer, source, value, (*at, key), f" (profile {name})")
@@ -216,18 +227,18 @@ def _apply_set(result: Layer, text: str) -> None:
         raise SettingsError(f"cannot read '{text}'", place="--set", hint="--set STAGE.KEY=VALUE or --set seed=1")
     layer, value = Layer(), parse_value(raw, f"--set {key}")
     known = [name for name, _ in result.sequence or []]
-    if path[0] not in known and path[0] not in ("model", "seed", "budget"):
+    if path[0] not in known and path[0] not in _SETTABLE:
         raise SettingsError(
             f"'{path[0]}' is neither a stage nor a top key",
             place=f"--set {key}",
-            hint=nearest(path[0], [*known, "model", "seed", "budget"]),
+            hint=nearest(path[0], [*known, *_SETTABLE]),
         )
     if path[0] in known and len(path) == 1:
         raise SettingsError(f"'{path[0]}' is a stage", place=f"--set {key}", hint=f"--set {path[0]}.KEY=VALUE")
     nested: Any = value
     for part in reversed(path[1:]):
         nested = {part: nested}
-    (layer.settings if path[0] in known else layer.values)[path[0]] = nested
+    (layer.settings if path[0] in known else layer.values)[path[0]] = _value(path[0], nested)
     layer.origins[path] = "--set"
     _merge(result, layer)
 

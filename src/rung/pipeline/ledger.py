@@ -17,6 +17,7 @@ import pydantic
 
 from rung.base.errors import DataError
 from rung.base.fingerprint import content_hash, plain
+from rung.base.secrets import redact_all
 from rung.base.settings import Field, Settings
 from rung.pipeline.budget import Spend
 from rung.records.manifest import Manifest
@@ -35,11 +36,11 @@ class Entry(Settings):
     """One line."""
 
     time: str = Field(default_factory=utc_now, description="UTC, ISO 8601")
-    event: str = Field(description="started, sealed or ended")
+    event: str = Field(description="started, sealed, ended or reviewed")
     stage: str = Field(description="name of the stage in the recipe")
     attempt: int = Field(0, description="number of the attempt within the run")
     fingerprint: str = ""
-    outcome: str = Field("", description="'done', 'gate_failed', 'killed', 'crashed' or the code of a named ending")
+    outcome: str = Field("", description="done, gate_failed, killed, crashed, collected, or the code of an ending")
     message: str = ""
     spend: dict[str, float] = Field(default_factory=dict, description="of this attempt: seconds, tokens, money")
     seal: dict[str, str] = Field(default_factory=dict, description="field of the manifest -> hash of its value")
@@ -47,11 +48,15 @@ class Entry(Settings):
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What a run cost: `by_stage` sums to `total`; `share` is the part of the money cap used (None without a cap)."""
+    """What a run cost: `by_stage` sums to `total`; `share` is the part of the money cap used (None without a cap).
+
+    `num_reviews` counts the reviews among what was paid for, refused and failed ones too.
+    """
 
     total: Spend
     by_stage: dict[str, Spend]
     share: float | None
+    num_reviews: int = 0
 
 
 class Ledger:
@@ -86,7 +91,7 @@ class Ledger:
         """Add one line and flush it to disk."""
         mend(self._path)
         with self._path.open("ab") as file:
-            file.write((json.dumps(plain(entry), ensure_ascii=False) + "\n").encode())
+            file.write((json.dumps(redact_all(plain(entry)), ensure_ascii=False) + "\n").encode())
             file.flush()
             os.fsync(file.fileno())
 
@@ -107,10 +112,11 @@ class Ledger:
 
     def totals(self, money_cap: float | None = None) -> Totals:
         """What was spent, by stage and in all."""
-        stages = list(dict.fromkeys(entry.stage for entry in self.entries() if entry.spend))
-        total = self.spent()
+        entries = self.entries()
+        stages = list(dict.fromkeys(entry.stage for entry in entries if entry.spend))
+        total, num_reviews = self.spent(), sum(entry.event == "reviewed" for entry in entries)
         share = total.money / money_cap if money_cap else None
-        return Totals(total, {stage: self.spent(stage) for stage in stages}, share)
+        return Totals(total, {stage: self.spent(stage) for stage in stages}, share, num_reviews)
 
 
 def _sum(entries: Iterable[Entry]) -> Spend:

@@ -14,7 +14,26 @@ from pathlib import Path
 
 from rung.base.errors import Busy
 
-__all__ = ["locked"]
+__all__ = ["holder", "locked"]
+
+
+def holder(folder: Path) -> int | None:
+    """The process that holds `folder` now, by its number; None when nobody does. Nothing is changed.
+
+    A process that is just starting may find the folder busy for the instant that this looks.
+    """
+    try:
+        descriptor = os.open(folder / ".lock", os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        text = os.read(descriptor, 20).decode(errors="replace").strip()
+        return int(text) if text.isdecimal() else 0
+    finally:
+        os.close(descriptor)
+    return None
 
 
 @contextlib.contextmanager

@@ -18,16 +18,17 @@ from typing import Any
 
 import pydantic
 
-from rung.base.errors import DataError, StorageError
+from rung.base.errors import DataError, Drift, StorageError
 from rung.base.events import Events
-from rung.base.files import publish, read_json, write_json
-from rung.base.fingerprint import hash_file, plain
+from rung.base.files import publish, read_json, write_bytes, write_json
+from rung.base.fingerprint import content_hash, hash_file, plain
+from rung.base.secrets import redact_all
 from rung.base.settings import nearest
 from rung.pipeline.budget import Spend
 from rung.records.manifest import FILE_NAME, FileInfo
 from rung.records.shards import ShardInfo, read_shard, write_shard
 
-__all__ = ["SECTIONS", "StageOutputs", "begun_identity", "leftover_spend", "not_finite"]
+__all__ = ["SECTIONS", "StageOutputs", "begun", "begun_identity", "journal", "leftover_spend", "not_finite", "noted"]
 
 WORK = ".work"
 SECTIONS = ("calibration", "model", "seeds", "drops", "figures")
@@ -51,23 +52,26 @@ class StageOutputs:
         self._written: set[tuple[str, int]] = set()
         self._roles: dict[str, str] = {}
         self._saved_at = 0.0
-        self.scratch = self._work / "scratch"
+        self.scratch, self.workers = self._work / "scratch", self._work / "workers"
         self._notes: dict[str, Any] = {section: {} for section in SECTIONS}
         self._degraded: list[dict[str, str]] = []
 
-    def begin(self, identity: str, attempt: int) -> None:
-        """Make the work folder, or take up what an earlier attempt of the same identity left."""
+    def begin(self, identity: str, attempt: int, inputs: Mapping[str, str] | None = None) -> None:
+        """Make the work folder, or take up what an earlier attempt of the same identity left.
+
+        Raises:
+            Drift: that attempt read other `inputs` (input name -> hash over what was read).
+        """
+        _same_inputs(self._stage, begun(self._folder).get("inputs", {}), inputs or {})
         self.scratch.mkdir(parents=True, exist_ok=True)
         (self._work / "files").mkdir(exist_ok=True)
-        write_json(self._work / "identity.json", {"identity": identity})
+        write_json(self._work / "identity.json", {"identity": identity, "inputs": dict(inputs or {})})
         self._attempt = attempt
-        notes = self._work / "notes.json"
-        if notes.is_file():
-            stored = read_json(notes)
-            self._notes, self._degraded = {**self._notes, **stored["notes"]}, stored["degraded"]
+        notes, self._degraded = noted(self._folder)
+        self._notes.update(notes)
         self._take_back_published()
-        for output in self._declared:
-            for index, info in self._journal(output):
+        for (output, index), info in journal(self._folder).items():
+            if output in self._declared:
                 self._accept(output, index, info)
 
     def shard(self, output: str, index: int, records: Sequence[Any]) -> None:
@@ -88,11 +92,40 @@ class StageOutputs:
             self._events.log(f"shard {info.name} came out different when made again", level="warning")
         self._whole[key] = info
         self._written.add(key)
+        self._quarantined(output, index).unlink(missing_ok=True)
+
+    def adopt(self, output: str, index: int, info: ShardInfo, source: Path | bytes) -> None:
+        """Take a shard that another process made: a file on the same file system (it is moved), or its bytes.
+
+        Raises:
+            DataError: no such output, another name or record type than the shard must have, or other bytes than `info`
+                says; nothing is published then.
+            StorageError: the disk refused.
+        """
+        kind, name = self._record_type(output), f"{output}-{index:04d}.jsonl.zst"
+        found = content_hash(source) if isinstance(source, bytes) else hash_file(source)
+        if (info.name, info.record_type, info.sha256) != (name, kind, found):
+            raise DataError(f"shard {index} of '{output}' is not what its maker says it is", place=self._stage)
+        if isinstance(source, bytes):
+            write_bytes(self._folder / name, source)
+        else:
+            publish(source, self._folder / name)
+        write_json(self._entry(output, index), info)
+        self._whole[output, index] = info
+        self._quarantined(output, index).unlink(missing_ok=True)
+
+    def quarantine(self, output: str, index: int, causes: Sequence[str]) -> None:
+        """Remember that shard `index` could not be made, and why; forgotten when it is made after all."""
+        write_json(self._quarantined(output, index), redact_all({"output": output, "shard": index, "causes": causes}))
 
     def finished(self, output: str) -> list[int]:
         """Indices of whole shards of `output`, in order."""
         self._record_type(output)
         return sorted(index for name, index in self._whole if name == output)
+
+    def info(self, output: str, index: int) -> ShardInfo:
+        """Name, hashes and count of one finished shard."""
+        return self._whole[output, index]
 
     def records(self, output: str) -> list[Any]:
         """All records of the finished shards of `output`, in index order."""
@@ -142,7 +175,7 @@ class StageOutputs:
             raise DataError(
                 f"the manifest has no section '{section}'", place=self._stage, hint=nearest(section, list(SECTIONS))
             )
-        noted = plain(dict(values))
+        noted = redact_all(plain(dict(values)))
         if bad := not_finite(noted):
             raise DataError(f"{section} '{bad}' is not a finite number", place=self._stage)
         self._notes[section].update(noted)
@@ -198,15 +231,8 @@ class StageOutputs:
     def _entry(self, output: str, index: int) -> Path:
         return self._work / "journal" / output / f"{index:04d}.json"
 
-    def _journal(self, output: str) -> list[tuple[int, ShardInfo | None]]:
-        """Entries as they stand; None for one that cannot be read."""
-        found: list[tuple[int, ShardInfo | None]] = []
-        for path in sorted((self._work / "journal" / output).glob("*.json")):
-            try:
-                found.append((int(path.stem), ShardInfo.model_validate(read_json(path))))
-            except (json.JSONDecodeError, pydantic.ValidationError):
-                found.append((int(path.stem), None))
-        return found
+    def _quarantined(self, output: str, index: int) -> Path:
+        return self._work / "quarantine" / f"{output}-{index:04d}.json"
 
     def _accept(self, output: str, index: int, info: ShardInfo | None) -> None:
         path = self._folder / f"{output}-{index:04d}.jsonl.zst"
@@ -276,10 +302,45 @@ def not_finite(value: Any, path: str = "") -> str:
     return path if isinstance(value, float) and not math.isfinite(value) else ""
 
 
+def begun(folder: Path) -> dict[str, Any]:
+    """Identity and inputs under which unfinished work in a stage's folder was begun; empty when there is none."""
+    path = folder / WORK / "identity.json"
+    return dict(read_json(path)) if path.is_file() else {}
+
+
 def begun_identity(folder: Path) -> str:
     """The identity under which unfinished work in a stage's folder was begun; empty when there is none."""
-    path = folder / WORK / "identity.json"
-    return str(read_json(path)["identity"]) if path.is_file() else ""
+    return str(begun(folder).get("identity", ""))
+
+
+def noted(folder: Path) -> tuple[dict[str, Any], list[dict[str, str]]]:
+    """Notes by section, and degradations, of unfinished work in a stage's folder."""
+    path = folder / WORK / "notes.json"
+    stored = read_json(path) if path.is_file() else {"notes": {}, "degraded": []}
+    return stored["notes"], stored["degraded"]
+
+
+def journal(folder: Path) -> dict[tuple[str, int], ShardInfo | None]:
+    """Finished shards of unfinished work in a stage's folder, oldest first; None for an entry that cannot be read."""
+    found: dict[tuple[str, int], ShardInfo | None] = {}
+    paths = sorted((folder / WORK / "journal").glob("*/*.json"), key=lambda path: (path.stat().st_mtime_ns, path))
+    for path in paths:
+        key = (path.parent.name, int(path.stem))
+        try:
+            found[key] = ShardInfo.model_validate(read_json(path))
+        except (json.JSONDecodeError, pydantic.ValidationError):
+            found[key] = None
+    return found
+
+
+def _same_inputs(stage: str, before: Mapping[str, str], now: Mapping[str, str]) -> None:
+    other = [name for name in now if name in before and before[name] != now[name]]
+    if other:
+        raise Drift(
+            f"its unfinished work was made from other records than its inputs hold now: {', '.join(other)}",
+            place=stage,
+            hint=f"make it again: --rebuild {stage}",
+        )
 
 
 def leftover_spend(folder: Path) -> tuple[int, Spend]:

@@ -10,7 +10,7 @@ from typing import Any
 from rung.base.errors import DataError
 from rung.base.fingerprint import plain
 from rung.pipeline.budget import Spend
-from rung.pipeline.estimate import Projection, project, stage_estimate
+from rung.pipeline.estimate import Projection, at_once, project, stage_estimate
 from rung.pipeline.identity import identities, stage_drift
 from rung.pipeline.ledger import Ledger
 from rung.pipeline.outputs import begun_identity
@@ -96,7 +96,10 @@ def plan(recipe: Recipe, runs_folder: Path, options: Options | None = None) -> P
             inputs={name: f"{target}/{FILE_NAME}" for name, target in spec.inputs.items()},
             outputs=_files(spec, opened.get(spec.name)),
             settings=_settings(spec, inputs),
-            estimate=stage_estimate(spec, inputs, found[spec.name], chosen.rates, recipe.budget),
+            estimate=at_once(
+                stage_estimate(spec, inputs, found[spec.name], chosen.rates, recipe.budget),
+                recipe.executor.num_workers,
+            ),
             spent=ledger.spent(spec.name),
         )
         rows.append(row)
@@ -141,7 +144,13 @@ def _settings(spec: StageSpec, inputs: Mapping[str, Opened]) -> tuple[SettingRow
 
 
 def _top_settings(recipe: Recipe) -> tuple[SettingRow, ...]:
-    values = {"run": recipe.run, "model": recipe.model, "seed": recipe.seed, "budget": plain(recipe.budget)}
+    values = {
+        "run": recipe.run,
+        "model": recipe.model,
+        "seed": recipe.seed,
+        "budget": plain(recipe.budget),
+        "executor": recipe.executor_settings,
+    }
     return tuple(SettingRow(path, _at(values, path), origin) for path, origin in recipe.origins.items())
 
 

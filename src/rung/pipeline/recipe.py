@@ -13,16 +13,20 @@ from typing import Any
 
 from rung.base.errors import SettingsError
 from rung.base.fingerprint import plain
-from rung.base.lookup import known, lookup
+from rung.base.lookup import known, lookup, part
+from rung.base.secrets import redact
 from rung.base.settings import Field, Settings, nearest, validate
 from rung.pipeline.budget import BudgetSettings
 from rung.pipeline.layers import Layer, merged_layers
-from rung.pipeline.stage import Stage
+from rung.pipeline.review.reviewer import open_reviewer
+from rung.pipeline.review.settings import ReviewDemand
+from rung.pipeline.stage import Executor, Stage
 from rung.pipeline.yaml_source import KeyPath
 
 __all__ = ["FOLDER", "Recipe", "StageSpec", "load"]
 
 FOLDER = "pipeline.stages"
+_REVIEW = "review"
 
 
 class _Top(Settings):
@@ -30,17 +34,23 @@ class _Top(Settings):
     model: str = Field("", description="source of the base model, such as package:NAME, hf:ORG/NAME, gguf:PATH")
     seed: int = Field(0, ge=0, description="every random choice of the run is derived from it")
     budget: BudgetSettings = Field(default_factory=BudgetSettings, description="caps and the price of an hour")
+    executor: dict[str, Any] = Field(default_factory=dict, description="who makes shards: a part of pipeline/executors")
 
 
 @dataclass(frozen=True)
 class StageSpec:
-    """One stage of a recipe: its class built with validated settings. `origins` maps setting paths to origins."""
+    """One stage of a recipe: its class built with validated settings. `origins` maps setting paths to origins.
+
+    `review` is the review that the stage's output must have; it is no setting of the stage, whose output is the same
+    with and without it.
+    """
 
     name: str
     kind: str
     stage: Stage
     inputs: Mapping[str, str]
     origins: Mapping[str, str]
+    review: ReviewDemand | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -54,8 +64,8 @@ class StageSpec:
             origins = {p: o for p, o in origins.items() if p != path and not p.startswith(f"{path}.")}
             *above, last = path.split(".")
             inner = settings
-            for part in above:
-                inner = inner.setdefault(part, {})
+            for key in above:
+                inner = inner.setdefault(key, {})
             inner[last] = plain(value)
             origins.update(dict.fromkeys(_leaves(inner[last], path), origin))
         return settings, origins
@@ -63,12 +73,15 @@ class StageSpec:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A resolved recipe. `path` is only for messages and resume hints; it is never written down."""
+    """A resolved recipe. `path` is only for messages and resume hints; it is never written down. `executor` is no part
+    of any identity: who makes a shard is not what it is."""
 
     run: str
     model: str
     seed: int
     budget: BudgetSettings
+    executor: Executor
+    executor_settings: Mapping[str, Any]
     stages: tuple[StageSpec, ...]
     origins: Mapping[str, str]
     profile: str = ""
@@ -93,10 +106,17 @@ class Recipe:
             "model": self.model,
             "seed": self.seed,
             "budget": plain(self.budget),
+            "executor": dict(self.executor_settings),
             "profile": self.profile,
             "origins": dict(self.origins),
             "stages": [
-                {"name": s.name, "kind": s.kind, "settings": s.settings, "origins": dict(s.origins)}
+                {
+                    "name": s.name,
+                    "kind": s.kind,
+                    "settings": s.settings,
+                    "origins": dict(s.origins),
+                    **({"review": plain(s.review)} if s.review else {}),
+                }
                 for s in self.stages
             ],
         }
@@ -115,7 +135,9 @@ def load(path: Path, *, profile: str = "", sets: Sequence[str] = ()) -> Recipe:
             place (file and line where there is one) and the nearest known name.
     """
     merged = merged_layers(path, profile, sets)
+    _refuse_secrets({**merged.values, **merged.settings}, merged.origins)
     top = _validated(_Top, merged.values, (), merged.origins, path.name)
+    executor, said = _executor(top.executor, merged)
     if not merged.sequence:
         raise SettingsError("the recipe has no stages", place=path.name, hint="stages: [{KIND: {...}}, ...]")
     for name, kind in merged.sequence:
@@ -127,11 +149,40 @@ def load(path: Path, *, profile: str = "", sets: Sequence[str] = ()) -> Recipe:
         model=top.model,
         seed=top.seed,
         budget=top.budget,
+        executor=executor,
+        executor_settings=said,
         stages=stages,
-        origins=_origins(plain(top), merged.origins, ()),
+        origins=_origins({**plain(top), "executor": said}, merged.origins, ()),
         profile=profile,
         path=str(path),
     )
+
+
+def _executor(spec: Mapping[str, Any], merged: Layer) -> tuple[Executor, dict[str, Any]]:
+    """The executor, and all its settings."""
+    named = {"kind": "local", **spec}
+    try:
+        kind, settings = part("pipeline.executors", named, "executor")
+    except SettingsError as error:
+        keys = tuple(key for key in error.place.split(".") if key != spec.get("kind", "local"))
+        raise SettingsError(error.message, place=_place(keys, merged.origins, "executor"), hint=error.hint) from error
+    return kind(settings), {"kind": named["kind"], **plain(settings)}
+
+
+def _refuse_secrets(value: Any, origins: Mapping[KeyPath, str], at: KeyPath = ()) -> None:
+    """Settings are written beside every output, so a secret of the environment must not be among them."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            _refuse_secrets(inner, origins, (*at, str(key)))
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            _refuse_secrets(inner, origins, at)
+    elif isinstance(value, str) and redact(value) != value:
+        raise SettingsError(
+            f"'{'.'.join(at)}' holds a secret of the environment",
+            place=redact(_place(at, origins, "recipe")),
+            hint="write the NAME of the variable where a setting takes one; never its value",
+        )
 
 
 def _check_kind(kind: str, place: str) -> None:
@@ -147,11 +198,26 @@ def _stage(name: str, kind: str, merged: Layer) -> StageSpec:
     if notice:
         why, _, use = notice.partition(";")
         raise SettingsError(f"stage kind '{kind}' is deprecated: {why.strip()}", place=place, hint=use.strip() or why)
-    said = merged.settings.get(name, {})
+    said = dict(merged.settings.get(name, {}))
+    review = _review(said.pop(_REVIEW, None), name, merged)
     _check_deprecated(found.Settings, said, (name,), merged.origins)
     settings = _validated(found.Settings, said, (name,), merged.origins, place)
     stage = found(settings)
-    return StageSpec(name, kind, stage, dict(stage.inputs()), _origins(plain(settings), merged.origins, (name,)))
+    origins = _origins(plain(settings), merged.origins, (name,))
+    return StageSpec(name, kind, stage, dict(stage.inputs()), origins, review)
+
+
+def _review(said: Any, name: str, merged: Layer) -> ReviewDemand | None:
+    """What `review: {...}` of a stage demands; `review: true` demands one with everything at its default."""
+    if said is None or said is False:
+        return None
+    at, values = (name, _REVIEW), {} if said is True else said
+    if not isinstance(values, dict):
+        place = _place(at, merged.origins, name)
+        raise SettingsError(f"'review' is a mapping, got {said!r:.60}", place=place, hint="review: {question: ...}")
+    demand: ReviewDemand = _validated(ReviewDemand, values, at, merged.origins, name)
+    open_reviewer(demand.reviewer, place=f"{name}.{_REVIEW}.reviewer")
+    return demand
 
 
 def _check_deprecated(

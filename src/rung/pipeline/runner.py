@@ -15,8 +15,10 @@ from rung.pipeline.identity import Identity, identities, stage_drift
 from rung.pipeline.interrupt import StopRequest
 from rung.pipeline.ledger import Entry, Ledger, mend
 from rung.pipeline.lock import locked
+from rung.pipeline.monitor import observing
 from rung.pipeline.outputs import leftover_spend
 from rung.pipeline.recipe import Recipe, StageSpec
+from rung.pipeline.review.gate import demand_review
 from rung.pipeline.session import Options, Session, storage_named
 from rung.pipeline.stage import Models
 from rung.records.manifest import FILE_NAME, open_manifest
@@ -79,16 +81,19 @@ def _go(
 ) -> None:
     for name in options.rebuild | options.force:
         recipe.spec(name, place="--rebuild" if name in options.rebuild else "--force")
+    for name in options.shards:
+        recipe.spec(name, place="--shards")
     found = identities(recipe, options.identify_model)
     _refuse_drift(recipe, folder, found, options)
     mend(folder / "events.jsonl")
     log = JsonLines(folder / "events.jsonl")
     try:
-        session = Session(recipe, folder, models, options, stop, Ledger(folder), (log, *options.sinks), found)
-        write_json(folder / "recipe.json", recipe.resolved())
-        _pay_for_killed(session)
-        for spec in recipe.stages:
-            results.append(_stage(session, spec, results))
+        with observing(folder, (log, *options.sinks), recipe.run) as sinks:
+            session = Session(recipe, folder, models, options, stop, Ledger(folder), sinks, found)
+            write_json(folder / "recipe.json", recipe.resolved())
+            _pay_for_killed(session)
+            for spec in recipe.stages:
+                results.append(_stage(session, spec, results))
     finally:
         log.close()
 
@@ -145,6 +150,7 @@ def _stage(session: Session, spec: StageSpec, results: list[StageResult]) -> Sta
         else:
             events.log(f"stage {spec.name} ({spec.kind}) starts")
             outcome, spend = work(session, spec)
+        demand_review(session, spec)
     except RungError as error:
         code = "gate_failed" if isinstance(error, GateFailed) else error.code
         results.append(StageResult(spec.name, spec.kind, code, message=error.message))

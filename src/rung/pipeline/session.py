@@ -16,6 +16,7 @@ from rung.pipeline.interrupt import StopRequest
 from rung.pipeline.ledger import Ledger
 from rung.pipeline.rates import Rates
 from rung.pipeline.recipe import Recipe
+from rung.pipeline.review.reviewer import OpenCompleter
 from rung.pipeline.stage import Models
 from rung.records.manifest import Opened
 
@@ -30,7 +31,8 @@ class Options:
 
     `rebuild` and `force` name stages. `identify_model` turns a model source into what it is, wherever it lies.
     `environment` adds to what rung can see without torch. `code` stands in for rung's own provenance. `rates` are what
-    estimates rest on.
+    estimates rest on. `open_completer` opens models for reviewers that are models. `shards` names stages of which only
+    these shards are to be made here. `worker_models` is the `module:Class` that keeps the models of a worker process.
     """
 
     rebuild: frozenset[str] = frozenset()
@@ -41,6 +43,9 @@ class Options:
     environment: Mapping[str, str] = field(default_factory=dict)
     code: Code | None = None
     rates: Rates = field(default_factory=Rates)
+    open_completer: OpenCompleter | None = None
+    shards: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    worker_models: str = ""
 
 
 @dataclass(frozen=True)

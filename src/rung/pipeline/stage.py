@@ -7,18 +7,21 @@ its outputs, and asks its context for models, seeds, budget and events.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from rung.base.events import Events
+from rung.pipeline.budget import Spend
 from rung.records.manifest import Opened
+from rung.records.shards import ShardInfo
 
 if TYPE_CHECKING:
     from rung.pipeline.budget import Budget
+    from rung.pipeline.job import Job
 
-__all__ = ["Context", "Estimate", "Models", "Outputs", "Stage", "Verdict"]
+__all__ = ["Context", "Estimate", "Executor", "Models", "Outputs", "Shards", "Stage", "Verdict"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,8 @@ class Estimate:
     """What a stage is expected to cost, and what that is based on (a pilot's rate, this machine's probe, a default).
 
     `money` is what comes on top of the machine's hours (reviews, hosted calls). `seconds_high` is the upper end of a
-    range; 0 says that `seconds` is a single figure.
+    range; 0 says that `seconds` is a single figure. `seconds` are those of all devices together; `num_shards` equal
+    pieces of them can be made at once, which is what `wall_seconds` follows from when it is worked out.
     """
 
     seconds: float = 0.0
@@ -43,6 +47,8 @@ class Estimate:
     money: float = 0.0
     basis: str = ""
     seconds_high: float = 0.0
+    num_shards: int = 1
+    wall_seconds: float = 0.0
 
 
 class Models(Protocol):
@@ -70,6 +76,12 @@ class Outputs(Protocol):
     def shard_records(self, output: str, index: int) -> list[Any]:
         """Records of one finished shard."""
 
+    def adopt(self, output: str, index: int, info: ShardInfo, source: Path | bytes) -> None:
+        """Take a shard that another process made, after looking at its bytes."""
+
+    def quarantine(self, output: str, index: int, causes: Sequence[str]) -> None:
+        """Remember that shard `index` could not be made, and why; forgotten when it is made after all."""
+
     def file(self, name: str, role: str) -> Path:
         """A path to write a file to; it is published under `name` when the stage ends."""
 
@@ -78,10 +90,47 @@ class Outputs(Protocol):
 
 
 @dataclass(frozen=True)
+class Shards:
+    """Shards of `output` that are to be made, of `num_shards` in all; see `rung.pipeline.sharding.for_each_shard`."""
+
+    output: str
+    indices: tuple[int, ...]
+    num_shards: int
+    make_work: Callable[[], Callable[[int], None]]
+    after: Callable[[int], None]
+    expected: Spend
+
+    @staticmethod
+    def dearest(known: Spend, cost: Spend) -> Spend:
+        """What to reserve for the next shard: of each kind of cost the most that was seen."""
+        pairs = {name: max(getattr(known, name), getattr(cost, name)) for name in ("seconds", "tokens", "money")}
+        return replace(known, **pairs)
+
+    def tell(self, events: Events, outputs: Outputs) -> None:
+        """How far the stage is, in shards."""
+        events.progress(self.output, len(outputs.finished(self.output)), self.num_shards, "shards")
+
+
+class Executor(Protocol):
+    """Makes shards: in this process, in others, on other machines. Its settings are no part of any identity."""
+
+    num_workers: int
+
+    def run(self, shards: Shards, context: Context, outputs: Outputs) -> None:
+        """Make `shards.indices`, call `shards.after` for each in this process, and raise what could not be made.
+
+        Raises:
+            BudgetSpent, Interrupted, StorageError: nothing more can be done now; what is finished stays.
+            RungError: at least one shard failed; the others were made first.
+        """
+
+
+@dataclass(frozen=True)
 class Context:
     """What the runner lends to a stage. `scratch` is a folder for checkpoints that survive an interruption of this
-    very stage (same fingerprint) and are removed when it ends; `stop_requested()` is polled between pieces of work
-    through `budget.spend`, which raises `Interrupted` or `BudgetSpent`."""
+    very stage (same fingerprint) and are removed when it ends; a stop request is heard through the budget's methods,
+    which raise `Interrupted` or `BudgetSpent`. `only` are the shards asked for (None: all); `job` is what workers of
+    `executor` are told."""
 
     run: str
     name: str
@@ -90,9 +139,12 @@ class Context:
     budget: Budget
     models: Models
     scratch: Path
+    executor: Executor
+    job: Job
     model_source: str = ""
     fingerprint: str = ""
     bypasses: tuple[str, ...] = field(default=())
+    only: frozenset[int] | None = None
 
 
 class Stage(ABC):

@@ -6,6 +6,7 @@ Written last, whole or not at all. It never holds a machine's path or a secret.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,21 @@ from typing import Any
 import pydantic
 
 from rung.base.errors import DataError
-from rung.base.files import write_json
+from rung.base.files import inside, plain_name, write_json
 from rung.base.fingerprint import Code, canonical, content_hash, hash_file
 from rung.base.settings import Field, Settings
 from rung.records.shards import ShardInfo, read_shard, verify_shard
 
-__all__ = ["FILE_NAME", "FileInfo", "Manifest", "Opened", "identity_text", "open_manifest", "write_manifest"]
+__all__ = [
+    "FILE_NAME",
+    "FileInfo",
+    "Manifest",
+    "Opened",
+    "identity_text",
+    "open_manifest",
+    "version_of",
+    "write_manifest",
+]
 
 FILE_NAME = "manifest.json"
 SCHEMA_VERSION = 1
@@ -30,6 +40,8 @@ class FileInfo(Settings):
     name: str = Field(description="path relative to the manifest")
     sha256: str = Field(description="of the file's bytes")
     role: str = Field(description="what it is: adapter, weights, summary, curve, text")
+
+    _name_stays_here = pydantic.field_validator("name")(plain_name)
 
 
 class Manifest(Settings):
@@ -91,7 +103,7 @@ class Opened:
         """Path of the first file with that role."""
         for info in self.manifest.files:
             if info.role == role:
-                return self._folder / info.name
+                return inside(self._folder, info.name)
         raise DataError(f"stage '{self.manifest.name}' has no file of role '{role}'")
 
     def verify(self) -> None:
@@ -111,7 +123,7 @@ class Opened:
             for info in infos:
                 verify_shard(self._folder, info)
         for file in manifest.files:
-            path = self._folder / file.name
+            path = inside(self._folder, file.name)
             if not path.is_file() or hash_file(path) != file.sha256:
                 raise DataError(
                     "the file is missing or changed",
@@ -138,16 +150,40 @@ def open_manifest(folder: Path) -> Opened:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"not a manifest: {error}", place=str(path)) from error
-    version = values.get("schema_version") if isinstance(values, dict) else None
-    if version != SCHEMA_VERSION:
-        raise DataError(
-            f"schema version {version}, this rung reads {SCHEMA_VERSION}", place=str(path), hint="rung migrate"
-        )
+    _check_version(values, path)
     try:
         return Opened(folder, Manifest.model_validate(values))
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         raise DataError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", place=str(path)) from error
+
+
+def version_of(values: Any) -> int | None:
+    """Schema version of a manifest's values, 0 where none is written; None when they are no manifest's."""
+    if not isinstance(values, dict) or "fingerprint" not in values:
+        return None
+    version = values.get("schema_version", 0)
+    if isinstance(version, bool) or not isinstance(version, int):
+        return None
+    return version
+
+
+def _check_version(values: Any, path: Path) -> None:
+    version = version_of(values)
+    if version is None:
+        raise DataError("not a manifest: no fingerprint, or no schema version", place=str(path))
+    if version > SCHEMA_VERSION:
+        raise DataError(
+            f"schema version {version} is newer than the {SCHEMA_VERSION} that this rung reads",
+            place=str(path),
+            hint="update rung; rung migrate goes to newer versions only",
+        )
+    if version < SCHEMA_VERSION:
+        raise DataError(
+            f"schema version {version}, this rung reads {SCHEMA_VERSION}",
+            place=str(path),
+            hint=f"rung migrate {shlex.quote(str(path.parent))}",
+        )
 
 
 def identity_text(stage: str, version: int, settings: Any, parents: dict[str, str], seed: int) -> str:

@@ -11,15 +11,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pydantic
 import zstandard
 
 from rung.base.errors import DataError
-from rung.base.files import write_bytes
+from rung.base.files import inside, plain_name, write_bytes
 from rung.base.fingerprint import canonical, content_hash, hash_file
 from rung.base.settings import Field, Settings
 from rung.records.types import RECORD_TYPES, from_plain, to_plain
 
-__all__ = ["ShardInfo", "read_shard", "verify_shard", "write_shard"]
+__all__ = ["ShardInfo", "read_lines", "read_shard", "verify_shard", "write_shard"]
 
 _LEVEL = 3
 
@@ -32,6 +33,16 @@ class ShardInfo(Settings):
     count: int = Field(ge=0, description="records in it")
     sha256: str = Field(description="of the file's bytes")
     records_sha256: str = Field(description="of the uncompressed canonical lines")
+
+    _name_stays_here = pydantic.field_validator("name")(plain_name)
+
+    @pydantic.field_validator("record_type")
+    @classmethod
+    def _type_is_known(cls, value: str) -> str:
+        """A type from a newer rung, or from nowhere."""
+        if value not in RECORD_TYPES:
+            raise ValueError(f"{value!r:.80} is no record type; known: {', '.join(sorted(RECORD_TYPES))}")
+        return value
 
 
 def write_shard(folder: Path, name: str, record_type: str, records: Sequence[Any]) -> ShardInfo:
@@ -63,14 +74,27 @@ def read_shard(folder: Path, info: ShardInfo) -> Iterator[Any]:
     Raises:
         DataError: the file is missing or broken, or a line is not a record; names file and line.
     """
-    kind, number = RECORD_TYPES[info.record_type], 0
-    for number, line in enumerate(_lines(folder / info.name), 1):
+    kind = RECORD_TYPES[info.record_type]
+    for number, values in enumerate(read_lines(folder, info), 1):
+        yield from_plain(kind, values, f"{info.name}:{number}")
+
+
+def read_lines(folder: Path, info: ShardInfo) -> Iterator[dict[str, Any]]:
+    """Yield the records of a shard as they stand, of whatever version.
+
+    Raises:
+        DataError: the file is missing or broken, or a line is not an object; names file and line.
+    """
+    number = 0
+    for number, line in enumerate(_lines(inside(folder, info.name)), 1):
         place = f"{info.name}:{number}"
         try:
             values = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"not JSON: {error.msg}", place=place) from error
-        yield from_plain(kind, values, place)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"not JSON: {error}", place=place) from error
+        if not isinstance(values, dict):
+            raise DataError(f"not a record but a JSON {type(values).__name__}", place=place)
+        yield values
     if number != info.count:
         raise DataError(f"{number} records where the manifest says {info.count}", place=info.name)
 
@@ -81,7 +105,7 @@ def verify_shard(folder: Path, info: ShardInfo) -> None:
     Raises:
         DataError: it does not.
     """
-    path = folder / info.name
+    path = inside(folder, info.name)
     if not path.is_file():
         raise DataError("the shard is missing", place=str(path), hint="run the stage again with --rebuild STAGE")
     if hash_file(path) != info.sha256:

@@ -18,6 +18,7 @@ from rung.app.reports import svg
 from rung.app.reports.results import REFERENCE, Condition, Pair, Results
 from rung.app.reports.shapes import Held
 from rung.app.reports.story import Story
+from rung.app.reports.timeline import timeline
 
 __all__ = ["headline", "percent", "render"]
 
@@ -43,6 +44,7 @@ def render(story: Story) -> str:
         chart=_chart,
         margins=_margins,
         trade=_trade,
+        trace_plot=_trace_plot,
     )
     template = environment.get_template("page.html.j2")
     return template.render(
@@ -106,6 +108,7 @@ def _contents(story: Story) -> list[tuple[str, str]]:
         "data": story.data,
         "training": story.trainings,
         "cost": story.costs,
+        "trace": story.trace,
         "model": story.guards,
         "provenance": story.outputs,
     }
@@ -117,6 +120,7 @@ def _contents(story: Story) -> list[tuple[str, str]]:
         "data": "Data",
         "training": "Training",
         "cost": "Cost",
+        "trace": "Trace",
         "model": "Model",
         "provenance": "Provenance",
     }
@@ -148,6 +152,10 @@ def _held_plot(row: Held) -> Markup:
 def _cost_plot(seconds: float, expected: float | None, story: Story) -> Markup:
     top = max([1e-9, *(c.seconds for c in story.costs), *(c.expected_seconds or 0.0 for c in story.costs)])
     return Markup(svg.bar(seconds, top, second=expected))
+
+
+def _trace_plot(story: Story) -> Markup:
+    return Markup(timeline(story.trace))
 
 
 def _drop_plot(count: int, drops: Sequence[tuple[str, int]]) -> Markup:

@@ -18,10 +18,13 @@ from rung.app.reports.quality import quality_rows
 from rung.app.reports.results import REFERENCE, Results, Sample, measure, samples
 from rung.app.reports.shapes import Held, held, series
 from rung.app.reports.svg import Curve
+from rung.app.reports.timeline import last_trace
 from rung.app.runs import Output
 from rung.base.errors import DataError
+from rung.base.files import inside
 from rung.base.lookup import part
 from rung.evaluate.statistics import Proportion
+from rung.pipeline.spans import Span, read_spans
 from rung.records.manifest import Manifest
 from rung.records.types import Answer, SftRecord, TestItem
 
@@ -110,6 +113,7 @@ class Story:
     guards: tuple[Guard, ...]
     degraded: tuple[str, ...]
     bypasses: tuple[str, ...]
+    trace: tuple[Span, ...] = ()
 
     @property
     def tuned(self) -> Proportion | None:
@@ -149,6 +153,7 @@ def tell(run: str, outputs: Sequence[Output]) -> Story:
         guards=_guards(manifests),
         degraded=_unique(": ".join(map(str, note.values())) for m in manifests for note in m.degraded),
         bypasses=_unique(bypass for m in manifests for bypass in m.bypasses),
+        trace=tuple(last_trace(read_spans(outputs[0].folder.parent))),
     )
 
 
@@ -265,7 +270,7 @@ def _curve_files(output: Output) -> dict[str, Any]:
         if info.role != "curve":
             continue
         try:
-            text = (output.folder / info.name).read_text(encoding="utf-8")
+            text = inside(output.folder, info.name).read_text(encoding="utf-8")
             lines = info.name.endswith(".jsonl")
             read[info.name] = [json.loads(line) for line in text.splitlines()] if lines else json.loads(text)
         except (OSError, json.JSONDecodeError) as error:

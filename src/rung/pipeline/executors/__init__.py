@@ -1,1 +1,1 @@
-"""Ways to run the shards of one stage: here, one after another."""
+"""Ways to make the shards of one stage: in this process, in several on this machine, or on a Ray cluster."""

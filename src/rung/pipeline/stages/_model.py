@@ -48,4 +48,4 @@ def model_facts(loaded: Any) -> dict[str, Any]:
 
 def polling(context: Context) -> Callable[[int], None]:
     """A callback for every step of generation: a stop request or a spent cap ends the work within a second."""
-    return lambda num_tokens: context.budget.poll()
+    return lambda num_tokens: context.budget.poll(tokens=num_tokens)

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -22,10 +22,12 @@ from rung.datagen.qc import Thresholds
 from rung.datagen.validation import ValidationSettings, load_labelled, validate_heuristics
 from rung.datagen.validation import advisory as weak_heuristics
 from rung.engine.settings import EngineSettings
-from rung.pipeline.executors.local import for_each_shard
-from rung.pipeline.stage import Context, Outputs, Stage, Verdict
+from rung.pipeline.estimate import shard_cost
+from rung.pipeline.sharding import for_each_shard
+from rung.pipeline.stage import Context, Estimate, Outputs, Stage, Verdict
 from rung.pipeline.stages._critic import chosen_critic
 from rung.pipeline.stages._model import open_engine
+from rung.pipeline.stages._pilot import Pilot, pilot_estimate
 from rung.pipeline.stages._provenance import record_metadata
 from rung.pipeline.stages._qc import NOT_JUDGED, data_figures, data_verdict
 from rung.pipeline.stages._shard import FIRST_GUESS, Made, Parts, make_shard
@@ -33,7 +35,7 @@ from rung.records.manifest import Opened
 
 __all__ = ["Bootstrap"]
 
-_OWN = ("count", "shards", "settings_from", "calibration", "max_rounds")
+_OWN = ("count", "shards", "settings_from", "calibration", "max_rounds", "num_candidates")
 
 
 class BootstrapSettings(Settings):
@@ -43,6 +45,7 @@ class BootstrapSettings(Settings):
     shards: int = Field(1, ge=1, description="pieces, each with its own seed and target")
     settings_from: str = Field("", description="a finished pilot whose settings are taken in place of this stage's")
     calibration: str = Field("calibrate", description="the stage that measured the critics")
+    num_candidates: int = Field(0, ge=0, le=64, description="responses per instruction; 0: as `responses` says")
     max_rounds: int = Field(12, ge=1, description="rounds of a shard before a shortfall is stated")
     suite: str | dict[str, Any] = Field("instruction_following", description="held-out set that data keep clear of")
     pool: str = Field("few_shot_pool", description="few-shot examples: a shipped pool, or a YAML file by path")
@@ -84,37 +87,57 @@ class Bootstrap(Stage):
         if pilot is None:
             return {}
         origin = f"from {pilot.manifest.name}"
-        return {key: (value, origin) for key, value in pilot.manifest.settings.items() if key not in _OWN}
+        taken = {key: value for key, value in pilot.manifest.settings.items() if key not in _OWN}
+        if self.settings.num_candidates:
+            taken["responses"] = _with_candidates(taken["responses"], self.settings.num_candidates)
+        return {key: (value, origin) for key, value in taken.items()}
 
     def units(self, inputs: Mapping[str, Opened]) -> float | None:
         """Records to keep."""
         return float(self.settings.count)
 
+    def estimate(self, inputs: Mapping[str, Opened]) -> Estimate:
+        """From the pilot's own rate, when there is a pilot."""
+        if "pilot" not in inputs:
+            return Estimate(basis=super().estimate(inputs).basis)
+        settings = self._resolved(inputs)
+        return pilot_estimate(inputs["pilot"], settings.count, settings.shards, _num_candidates(settings))
+
     def run(self, context: Context, inputs: Mapping[str, Opened], outputs: Outputs) -> None:
-        """Make every shard that is not finished; running QC looks at all of them in order."""
+        """Make every shard that is not finished; running QC looks at all of them as they come."""
         settings = self._resolved(inputs)
         sizes = shard_sizes(settings.count, settings.shards)
-        engine = open_engine(context, outputs, settings.engine)
-        critic = chosen_critic(settings, inputs["calibration"], engine, outputs)
-        advisory = _advisory_filters(settings, outputs)
-        kept_per_line = _kept_per_line(inputs["pilot"]) if "pilot" in inputs else FIRST_GUESS
+        kept_per_line = Pilot.of(inputs["pilot"]).kept_per_line if "pilot" in inputs else FIRST_GUESS
         progress = ProgressiveQc(settings.progress, settings.thresholds, {"min_instruction_acceptance": NOT_JUDGED})
         seeds = {f"shard_{index}": derive(context.seed, "shard", index) for index in range(settings.shards)}
         outputs.note("seeds", seeds)
         for index in outputs.finished("sft"):
             _look(progress, _shard_of(outputs, index), context, settings)
 
-        def work(index: int) -> None:
-            """Make and save one shard."""
-            made_with = _parts(settings, engine, critic, context)
-            parts = replace(made_with, advisory=advisory, kept_per_line=kept_per_line)
-            seed = seeds[f"shard_{index}"]
-            made = make_shard(parts, sizes[index], seed, settings.max_rounds, lambda so_far: context.budget.poll())
-            _save(outputs, index, made, {**parts.metadata, "shard": index, "shard_seed": seed})
-            context.budget.spend(tokens=made.num_tokens)
-            _look(progress, made, context, settings)
+        def make_work() -> Callable[[int], None]:
+            """Load the model and choose the critic: once in every process that makes shards."""
+            engine = open_engine(context, outputs, settings.engine)
+            critic = chosen_critic(settings, inputs["calibration"], engine, outputs)
+            advisory = _advisory_filters(settings, outputs)
 
-        for_each_shard(outputs, "sft", range(settings.shards), work, context.events)
+            def work(index: int) -> None:
+                """Make and save one shard."""
+                made_with = _parts(settings, engine, critic, context)
+                parts = replace(made_with, advisory=advisory, kept_per_line=kept_per_line)
+                seed = seeds[f"shard_{index}"]
+                made = make_shard(parts, sizes[index], seed, settings.max_rounds, lambda so_far: context.budget.poll())
+                _save(outputs, index, made, {**parts.metadata, "shard": index, "shard_seed": seed})
+                context.budget.spend(tokens=made.num_tokens)
+
+            return work
+
+        def look(index: int) -> None:
+            """Running QC with one more shard."""
+            _look(progress, _shard_of(outputs, index), context, settings)
+
+        expected = shard_cost(self.estimate(inputs), context.budget.settings.price_per_hour)
+        indices = range(settings.shards)
+        for_each_shard(context, outputs, "sft", indices, make_work, after=look, expected=expected)
 
     def figures(self, output: Opened) -> dict[str, Any]:
         """QC recomputed from all stored records, the verdict, and how many records are missing."""
@@ -127,10 +150,16 @@ class Bootstrap(Stage):
         return data_verdict(figures)
 
     def _resolved(self, inputs: Mapping[str, Opened]) -> BootstrapSettings:
-        """These settings, or the pilot's with this stage's amount."""
-        taken = {key: value for key, (value, _) in self.derived(inputs).items()}
-        own = {key: value for key, value in plain(self.settings).items() if key in _OWN}
-        return validate(BootstrapSettings, {**taken, **own}, "bootstrap") if taken else self.settings
+        """These settings, or the pilot's with this stage's amount and number of responses."""
+        settings: BootstrapSettings = self.settings
+        said: dict[str, Any] = plain(settings)
+        if "pilot" in inputs:
+            taken = {key: value for key, (value, _) in self.derived(inputs).items()}
+            return validate(BootstrapSettings, {**taken, **{key: said[key] for key in _OWN}}, "bootstrap")
+        if not settings.num_candidates:
+            return settings
+        said["responses"] = _with_candidates(said["responses"], settings.num_candidates)
+        return BootstrapSettings.model_validate(said)
 
 
 def _parts(settings: BootstrapSettings, engine: Any, critic: Any, context: Context) -> Parts:
@@ -153,11 +182,15 @@ def _parts(settings: BootstrapSettings, engine: Any, critic: Any, context: Conte
     )
 
 
-def _kept_per_line(pilot: Opened) -> float:
-    """Records that a pilot kept, or would have kept had it not reached its count, per line that was written."""
-    num_kept: int = sum(one.outcome == "kept" or one.reason == "count_reached" for one in pilot.records("candidate"))
-    num_lines: int = sum(1 for _ in pilot.records("instruction"))
-    return num_kept / max(1, num_lines)
+def _with_candidates(responses: str | dict[str, Any], count: int) -> dict[str, Any]:
+    """The same part with another number of responses per instruction."""
+    return {**({"kind": responses} if isinstance(responses, str) else responses), "num_candidates": count}
+
+
+def _num_candidates(settings: BootstrapSettings) -> int:
+    """Responses per instruction, as the part takes them."""
+    _, own = part("datagen.generators", settings.responses, "responses")
+    return int(getattr(own, "num_candidates", 1))
 
 
 def _advisory_filters(settings: BootstrapSettings, outputs: Outputs) -> frozenset[str]:

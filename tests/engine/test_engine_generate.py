@@ -361,6 +361,21 @@ def test_attention_looks_no_further_than_the_finest_step_with_equal_bits(monkeyp
     assert min(lengths) == 16
 
 
+@pytest.mark.parametrize("step", STEPS)
+def test_every_granularity_gives_the_same_tokens(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = Engine(llama(), EngineSettings(num_slots=8)).complete(requests(6))
+
+    def found(cache: Cache, num_heads: int) -> int:
+        """What a probe on another machine may find."""
+        cache.step = step
+        return step
+
+    monkeypatch.setattr("rung.engine.invariance.finest_step", found)
+    assert [c.token_ids for c in Engine(llama(), EngineSettings(num_slots=8)).complete(requests(6))] == [
+        c.token_ids for c in expected
+    ]
+
+
 def test_a_network_is_probed_once_in_a_process_and_again_when_its_parameters_change() -> None:
     made = llama()
     first = Engine(made, EngineSettings(num_slots=8))

@@ -38,11 +38,11 @@ class Cache:
 
     Memory is 2 * num_layers * num_slots * K * capacity * d elements. Values beyond a slot's own length are stale or
     zero, always finite, and masked by whoever reads. `step` is the granularity of the length that a decode step looks
-    at within the first block; the start-up probe finds the finest that changes no bit.
+    at within the first block, to be set before `reserve`; the start-up probe finds the finest that changes no bit.
     """
 
     def __init__(self, shape: Shape, num_slots: int, dtype: torch.dtype, device: torch.device) -> None:
-        self.num_slots, self.capacity, self.step = num_slots, 0, BLOCK
+        self.num_slots, self.capacity, self.step = num_slots, 0, _GROWTH
         self._shape, self._dtype, self._device = shape, dtype, device
         self.keys = [self._empty(0) for _ in range(shape.num_layers)]
         self.values = [self._empty(0) for _ in range(shape.num_layers)]
@@ -53,7 +53,7 @@ class Cache:
 
     def reserve(self, num_positions: int) -> None:
         """Make room for `num_positions` in every slot; what is cached stays."""
-        wanted = padded(num_positions, _GROWTH)
+        wanted = padded(num_positions, max(_GROWTH, self.step))
         if wanted <= self.capacity:
             return
         for held in (self.keys, self.values):

@@ -9,12 +9,18 @@ from tests.app.conftest import write_output
 from tests.datagen.datagen_builders import candidate, rejected
 
 from rung.app.cli import execute
+from rung.base.errors import SettingsError
+from rung.base.settings import validate
+from rung.pipeline.stages.bootstrap import Bootstrap
+from rung.records.manifest import open_manifest
 from rung.records.types import Candidate, Drop
 
 
 def pilot(runs: Path, rows: list[Candidate], drops: list[Drop]) -> None:
     records = {"candidate": ("candidate", rows), "drop": ("drop", drops)}
-    write_output(runs, "r", "pilot", records, stage="bootstrap", spend={"seconds": 60.0, "tokens": 900.0, "money": 0.0})
+    spend = {"seconds": 60.0, "tokens": 900.0, "money": 0.0}
+    settings = {"count": 24, "responses": {"kind": "responses", "num_candidates": 3, "temperature": 0.9}}
+    write_output(runs, "r", "pilot", records, stage="bootstrap", spend=spend, settings=settings)
 
 
 def one_of_three(number: int) -> list[Candidate]:
@@ -47,3 +53,28 @@ def test_an_output_without_candidates_is_an_error_with_a_hint(
     write_output(tmp_path, "r", "probe")
     assert execute(["best-of-n", "r/probe", "--runs", str(tmp_path)]) != 0
     assert "rung best-of-n RUN/pilot" in "".join(capsys.readouterr())
+
+
+def scale_settings(tmp_path: Path, **said: object) -> dict[str, tuple[object, str]]:
+    """What a large run takes from the pilot."""
+    settings = validate(Bootstrap.Settings, {"settings_from": "pilot", **said}, "scale")
+    return Bootstrap(settings).derived({"pilot": open_manifest(tmp_path / "r" / "pilot")})
+
+
+def test_a_large_run_draws_what_the_rule_says_and_its_manifest_says_why(tmp_path: Path) -> None:
+    pilot(tmp_path, [row for number in range(24) for row in one_of_three(number)], [])
+    same, origin = scale_settings(tmp_path)["responses"]
+    assert same == {"kind": "responses", "num_candidates": 3, "temperature": 0.9}
+    decided, origin = scale_settings(tmp_path, num_candidates="auto")["responses"]
+    assert decided == same
+    assert origin.startswith("best-of-N rule on pilot: 2 responses:")
+    strict = scale_settings(tmp_path, num_candidates="auto", best_of_n={"min_yield_gain": 0.9})["responses"]
+    assert strict[0] == {**same, "num_candidates": 1}  # type: ignore[dict-item]
+    assert scale_settings(tmp_path, num_candidates=2)["responses"][0] == {**same, "num_candidates": 2}  # type: ignore[dict-item]
+
+
+def test_a_number_on_the_pilot_itself_lands_in_its_manifest_and_auto_needs_a_pilot() -> None:
+    own = Bootstrap(validate(Bootstrap.Settings, {"num_candidates": 3}, "pilot")).derived({})
+    assert own["responses"][0]["num_candidates"] == 3
+    with pytest.raises(SettingsError, match="settings_from"):
+        validate(Bootstrap.Settings, {"num_candidates": "auto"}, "scale")

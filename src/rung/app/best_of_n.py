@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from rung.app.runs import Output, records_of
+from rung.app.runs import Output
 from rung.base.errors import DataError
-from rung.datagen.best_of_n import BestOfNRule, Decision, Option, decide, tries_of
+from rung.datagen.best_of_n import BestOfNRule, Decision, Option
+from rung.pipeline.stages._pilot import best_of_n_decision
 
 __all__ = ["decision_of", "view"]
 
@@ -21,16 +20,13 @@ def decision_of(pilot: Output, rule: BestOfNRule) -> Decision:
     Raises:
         DataError: the output holds no candidates.
     """
-    candidates: list[Any] = records_of(pilot, "candidate")
-    if not candidates:
+    if not pilot.manifest.shards.get("candidate"):
         raise DataError(
             "this output holds no candidates",
             place=pilot.manifest.name,
             hint="name a bootstrap stage: rung best-of-n RUN/pilot",
         )
-    tries = tries_of(candidates, records_of(pilot, "drop"))
-    written = pilot.manifest.spend.get("tokens", 0.0) - sum(one.num_tokens for one in tries)
-    return decide(tries, max(0.0, written), rule)
+    return best_of_n_decision(pilot.opened, rule)
 
 
 def view(found: Decision) -> RenderableType:

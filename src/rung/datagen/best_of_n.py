@@ -97,10 +97,10 @@ def tries_of(candidates: Sequence[Candidate], drops: Iterable[Drop]) -> list[Tri
         if drop.part == "responses" and drop.reason == "same_as_sibling":
             repeats[str(drop.detail["repeats"])] += 1
             repeat_tokens[str(drop.detail["repeats"])] += int(drop.detail.get("num_raw_tokens", 0))
-    by_instruction: dict[str, list[Candidate]] = {}
+    by_instruction: dict[tuple[int, str], list[Candidate]] = {}
     for candidate in candidates:
-        by_instruction.setdefault(candidate.instruction_id, []).append(candidate)
-    return [_tries(name, siblings, repeats, repeat_tokens) for name, siblings in by_instruction.items()]
+        by_instruction.setdefault((candidate.shard, candidate.instruction_id), []).append(candidate)
+    return [_tries(name, siblings, repeats, repeat_tokens) for (_, name), siblings in by_instruction.items()]
 
 
 def _tries(name: str, siblings: Sequence[Candidate], repeats: Counter[str], repeat_tokens: Counter[str]) -> Tries:

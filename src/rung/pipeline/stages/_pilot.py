@@ -5,17 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rung.base.proportions import wilson_interval
+from rung.datagen.best_of_n import BestOfNRule, Decision, decide, tries_of
 from rung.pipeline.estimate import best_of_n
 from rung.pipeline.stage import Estimate
 from rung.records.manifest import Opened
 
-__all__ = ["Pilot", "pilot_estimate"]
+__all__ = ["Pilot", "best_of_n_decision", "pilot_estimate"]
 
 
 @dataclass(frozen=True, slots=True)
 class Pilot:
     """Counts of a finished pilot. `num_kept` are records that it kept, or would have had it not reached its count;
-    `num_response_tokens` those of all candidates, whatever became of them."""
+    `num_response_tokens` those of all candidates and collapsed repeats, whatever became of them."""
 
     num_lines: int
     num_kept: int
@@ -33,7 +34,7 @@ class Pilot:
             num_lines=sum(1 for _ in opened.records("instruction")),
             num_kept=sum(one.outcome == "kept" or one.reason == "count_reached" for one in candidates),
             num_candidates=1 if isinstance(responses, str) else int(responses.get("num_candidates", 1)),
-            num_response_tokens=sum(one.num_raw_tokens for one in candidates),
+            num_response_tokens=sum(one.num_tokens for one in tries_of(candidates, opened.records("drop"))),
             seconds=spend.get("seconds", 0.0),
             tokens=spend.get("tokens", 0.0),
         )
@@ -70,3 +71,14 @@ def pilot_estimate(opened: Opened, count: int, num_shards: int, num_candidates: 
         num_shards=num_shards,
     )
     return best_of_n(estimate, pilot.response_share, num_candidates / pilot.num_candidates)
+
+
+def best_of_n_decision(opened: Opened, rule: BestOfNRule) -> Decision:
+    """What the written rule says about several responses each, from a pilot's records and what it spent.
+
+    Raises:
+        DataError: no instruction was answered.
+    """
+    tries = tries_of(list(opened.records("candidate")), opened.records("drop"))
+    written = opened.manifest.spend.get("tokens", 0.0) - sum(one.num_tokens for one in tries)
+    return decide(tries, max(0.0, written), rule)

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any, Literal
+
+import pydantic
 
 from rung.base.errors import GateFailed
 from rung.base.fingerprint import plain
 from rung.base.lookup import part
 from rung.base.seeds import derive
 from rung.base.settings import Field, Settings, validate
+from rung.datagen.best_of_n import BestOfNRule
 from rung.datagen.merge import shard_sizes
 from rung.datagen.pool import load_pool
 from rung.datagen.progress import ProgressiveQc, ProgressiveQcSettings
@@ -27,7 +30,7 @@ from rung.pipeline.sharding import for_each_shard
 from rung.pipeline.stage import Context, Estimate, Outputs, Stage, Verdict
 from rung.pipeline.stages._critic import chosen_critic
 from rung.pipeline.stages._model import open_engine
-from rung.pipeline.stages._pilot import Pilot, pilot_estimate
+from rung.pipeline.stages._pilot import Pilot, best_of_n_decision, pilot_estimate
 from rung.pipeline.stages._provenance import record_metadata
 from rung.pipeline.stages._qc import NOT_JUDGED, data_figures, data_verdict
 from rung.pipeline.stages._shard import FIRST_GUESS, Made, Parts, make_shard
@@ -35,7 +38,7 @@ from rung.records.manifest import Opened
 
 __all__ = ["Bootstrap"]
 
-_OWN = ("count", "shards", "settings_from", "calibration", "max_rounds", "num_candidates")
+_OWN = ("count", "shards", "settings_from", "calibration", "max_rounds", "num_candidates", "best_of_n")
 
 
 class BootstrapSettings(Settings):
@@ -45,7 +48,10 @@ class BootstrapSettings(Settings):
     shards: int = Field(1, ge=1, description="pieces, each with its own seed and target")
     settings_from: str = Field("", description="a finished pilot whose settings are taken in place of this stage's")
     calibration: str = Field("calibrate", description="the stage that measured the critics")
-    num_candidates: int = Field(0, ge=0, le=64, description="responses per instruction; 0: as `responses` says")
+    num_candidates: Literal["auto"] | Annotated[int, pydantic.Field(ge=0, le=64)] = Field(
+        0, description="responses per instruction; 0: as `responses` says; auto: by `best_of_n` from the pilot"
+    )
+    best_of_n: BestOfNRule = Field(BestOfNRule(), description="the rule that `num_candidates: auto` decides by")
     max_rounds: int = Field(12, ge=1, description="rounds of a shard before a shortfall is stated")
     suite: str | dict[str, Any] = Field("instruction_following", description="held-out set that data keep clear of")
     pool: str = Field("few_shot_pool", description="few-shot examples: a shipped pool, or a YAML file by path")
@@ -68,6 +74,12 @@ class BootstrapSettings(Settings):
     thresholds: Thresholds = Field(Thresholds(), description="what the finished data must meet")
     engine: EngineSettings = Field(EngineSettings(keep_entropies=False), description="slots and cache of the engine")
 
+    @pydantic.model_validator(mode="after")
+    def _auto_needs_a_pilot(self) -> BootstrapSettings:
+        if self.num_candidates == "auto" and not self.settings_from:
+            raise ValueError("num_candidates: auto is decided from a pilot: name it in settings_from")
+        return self
+
 
 class Bootstrap(Stage):
     """Instructions, candidates, training records and drops, shard by shard."""
@@ -82,15 +94,20 @@ class Bootstrap(Stage):
         return {"calibration": self.settings.calibration, **pilot}
 
     def derived(self, inputs: Mapping[str, Opened]) -> dict[str, tuple[Any, str]]:
-        """Everything but the amount, from the pilot's manifest."""
-        pilot = inputs.get("pilot")
+        """Everything but the amount, from the pilot's manifest; how many responses, from the rule or the setting."""
+        pilot, number = inputs.get("pilot"), self.settings.num_candidates
         if pilot is None:
-            return {}
+            said = plain(self.settings)["responses"]
+            known = isinstance(number, int) and number and not self.settings.settings_from
+            return {"responses": (_with_candidates(said, number), "from num_candidates")} if known else {}
         origin = f"from {pilot.manifest.name}"
-        taken = {key: value for key, value in pilot.manifest.settings.items() if key not in _OWN}
-        if self.settings.num_candidates:
-            taken["responses"] = _with_candidates(taken["responses"], self.settings.num_candidates)
-        return {key: (value, origin) for key, value in taken.items()}
+        taken = {key: (value, origin) for key, value in pilot.manifest.settings.items() if key not in _OWN}
+        if number == "auto":
+            found = best_of_n_decision(pilot, self.settings.best_of_n)
+            number, origin = found.num_candidates, f"best-of-N rule on {pilot.manifest.name}: {'; '.join(found.reasons)}"
+        if number:
+            taken["responses"] = (_with_candidates(taken["responses"][0], number), origin)
+        return taken
 
     def units(self, inputs: Mapping[str, Opened]) -> float | None:
         """Records to keep."""
@@ -111,6 +128,8 @@ class Bootstrap(Stage):
         progress = ProgressiveQc(settings.progress, settings.thresholds, {"min_instruction_acceptance": NOT_JUDGED})
         seeds = {f"shard_{index}": derive(context.seed, "shard", index) for index in range(settings.shards)}
         outputs.note("seeds", seeds)
+        if settings.num_candidates == "auto":
+            outputs.note("figures", {"best_of_n": plain(best_of_n_decision(inputs["pilot"], settings.best_of_n))})
         for index in outputs.finished("sft"):
             _look(progress, _shard_of(outputs, index), context, settings)
 
@@ -151,15 +170,9 @@ class Bootstrap(Stage):
 
     def _resolved(self, inputs: Mapping[str, Opened]) -> BootstrapSettings:
         """These settings, or the pilot's with this stage's amount and number of responses."""
-        settings: BootstrapSettings = self.settings
-        said: dict[str, Any] = plain(settings)
-        if "pilot" in inputs:
-            taken = {key: value for key, (value, _) in self.derived(inputs).items()}
-            return validate(BootstrapSettings, {**taken, **{key: said[key] for key in _OWN}}, "bootstrap")
-        if not settings.num_candidates:
-            return settings
-        said["responses"] = _with_candidates(said["responses"], settings.num_candidates)
-        return BootstrapSettings.model_validate(said)
+        taken, said = {key: value for key, (value, _) in self.derived(inputs).items()}, plain(self.settings)
+        own = {key: said[key] for key in _OWN} if "pilot" in inputs else {}
+        return validate(BootstrapSettings, {**({} if own else said), **taken, **own}, "bootstrap")
 
 
 def _parts(settings: BootstrapSettings, engine: Any, critic: Any, context: Context) -> Parts:

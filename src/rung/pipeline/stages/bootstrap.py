@@ -104,7 +104,8 @@ class Bootstrap(Stage):
         taken = {key: (value, origin) for key, value in pilot.manifest.settings.items() if key not in _OWN}
         if number == "auto":
             found = best_of_n_decision(pilot, self.settings.best_of_n)
-            number, origin = found.num_candidates, f"best-of-N rule on {pilot.manifest.name}: {'; '.join(found.reasons)}"
+            number, why = found.num_candidates, "; ".join(found.reasons)
+            origin = f"best-of-N rule on {pilot.manifest.name}: {why}"
         if number:
             taken["responses"] = (_with_candidates(taken["responses"][0], number), origin)
         return taken

@@ -160,12 +160,12 @@ class Hosted:
         return _Task((prompt, continuation), "score", body, lambda payload: read_scored(payload, continuation))
 
     def _run(self, tasks: Sequence[_Task[T]]) -> list[T]:
-        todo = list({task.key: task for task in tasks if task.key not in self._kept}.values())
+        unanswered = list({task.key: task for task in tasks if task.key not in self._kept}.values())
         stop = threading.Event()
-        workers = min(self.settings.max_in_flight, max(1, len(todo)))
+        workers = min(self.settings.max_in_flight, max(1, len(unanswered)))
         try:
             with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-                futures = [pool.submit(self._one, task, stop) for task in todo]
+                futures = [pool.submit(self._one, task, stop) for task in unanswered]
                 try:
                     self._wait(futures)
                 finally:  # what is under way is paid for and comes in; nothing else is sent

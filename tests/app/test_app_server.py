@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ import openai
 import pytest
 from rich.console import Console
 from starlette.requests import Request as HttpRequest
-from tests.engine.engine_models import Made, llama
+from tests.engine.engine_models import Made
+from tests.engine.engine_online_models import Keep, endless
 
 from rung.app.choices import Choices
 from rung.app.commands.serve import serve
@@ -37,7 +38,6 @@ from rung.app.server.service import read_body
 from rung.app.server.settings import LimitSettings, ServeSettings
 from rung.base.errors import Interrupted, MissingDependency, SettingsError
 from rung.base.events import Events
-from rung.engine.batch import Batch
 from rung.engine.engine import Engine
 from rung.engine.online import Online, OnlineSettings
 from rung.engine.score import Pair
@@ -49,37 +49,6 @@ from rung.records.contracts import Completion, Request, Sampling
 ROOT = Path(__file__).parents[2]
 KEY = "planted-key-0123456789"
 PATIENCE = 30.0
-
-
-def endless() -> Made:
-    """A model that never draws an end token, so that long answers are long."""
-    model = llama()
-    return replace(model, tokenizer=replace(model.tokenizer, end_ids=()))
-
-
-@pytest.fixture
-def slow(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """Steps that take time until it is set: what happens during an answer does not race with its end."""
-    real, hurry = Batch.step, threading.Event()
-
-    def step(self: Batch) -> Any:
-        hurry.wait(0.1)
-        return real(self)
-
-    monkeypatch.setattr(Batch, "step", step)
-    return hurry
-
-
-class Keep:
-    """A sink that keeps its events."""
-
-    def __init__(self) -> None:
-        self.events: list[dict[str, Any]] = []
-
-    def handle(self, event: dict[str, Any]) -> None:
-        self.events.append(event)
-
-    def close(self) -> None: ...
 
 
 @dataclass

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from tests.engine.engine_models import END, MODELS, START, Made, llama, wrapped
+from tests.engine.engine_online_models import Keep, endless
 
 from rung.base.errors import DataError, ModelError, RungError
 from rung.base.events import Events
@@ -32,37 +33,6 @@ from rung.records.contracts import Completion, Request, Sampling
 WARM = Sampling(temperature=0.9, top_p=0.9, max_new_tokens=12)
 LONG = replace(WARM, max_new_tokens=400)
 PATIENCE = 30.0
-
-
-def endless() -> Made:
-    """A model that never draws an end token, so that long answers are long."""
-    model = llama()
-    return replace(model, tokenizer=replace(model.tokenizer, end_ids=()))
-
-
-@pytest.fixture
-def slow(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """Steps that take time until it is set: what happens during an answer does not race with its end."""
-    real, hurry = Batch.step, threading.Event()
-
-    def step(self: Batch) -> Any:
-        hurry.wait(0.1)
-        return real(self)
-
-    monkeypatch.setattr(Batch, "step", step)
-    return hurry
-
-
-class Keep:
-    """A sink that keeps its events."""
-
-    def __init__(self) -> None:
-        self.events: list[dict[str, Any]] = []
-
-    def handle(self, event: dict[str, Any]) -> None:
-        self.events.append(event)
-
-    def close(self) -> None: ...
 
 
 class Client:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.app.conftest import write_output
+from app_finished_run import write_output
 from tests.datagen.datagen_builders import candidate, rejected
 
 from rung.app.cli import execute

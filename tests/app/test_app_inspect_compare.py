@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import tokenizers
-from conftest import an_answer, an_item, answers, write_output, write_run
+from app_finished_run import an_answer, an_item, answers, write_output, write_run
 from rich.console import Console
 from rich.text import Text
 from tokenizers import decoders, models, pre_tokenizers

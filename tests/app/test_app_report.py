@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import HOSTILE, an_answer, an_item, an_sft_record, answers, write_output, write_run
+from app_finished_run import HOSTILE, an_answer, an_item, an_sft_record, answers, write_output, write_run
 
 from rung.app.cli import execute
 from rung.app.reports import svg

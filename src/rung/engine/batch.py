@@ -82,8 +82,8 @@ class Batch:
         """Put jobs, no more than `room`, into free slots, their prompts but the last token into the cache."""
         if not jobs:
             return
-        held = [Prompt(slot, lane.job.prompt_ids[:-1]) for slot, lane in enumerate(self.lanes)]
-        arrivals = [Prompt(slot, job.prompt_ids[:-1]) for slot, job in enumerate(jobs, len(self.lanes))]
+        held = [Prompt(lane.job.prompt_ids[:-1], slot) for slot, lane in enumerate(self.lanes)]
+        arrivals = [Prompt(job.prompt_ids[:-1], slot) for slot, job in enumerate(jobs, len(self.lanes))]
         self._prefill.run(arrivals, held)
         self.lanes += [Lane(job, self._tokenizer) for job in jobs]
 

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from rung.engine.attend import BLOCK, STEPS, Cache, DecodeAttend
+from rung.engine.attend import BLOCK, STEPS, Cache, DecodeAttend, Piece
 from rung.engine.forward import Forward
 from rung.engine.head import Head, Needs
 from rung.engine.prefill import ROWS, Prefill, Prompt
@@ -77,15 +77,12 @@ def probe(forward: Forward, head: Head, counts: tuple[int, ...]) -> Invariance:
     cache = Cache(network.shape, counts[-1], forward.dtype, forward.device)
     cache.reserve(2 * BLOCK)
     finest_step(cache, network.shape.num_heads)
-    ids = [(7 * i + 3) % network.shape.vocabulary for i in range(_NUM_TOKENS)]
-    prefill, prompt = Prefill(forward, cache, ROWS), Prompt(0, tuple(ids))
-    alone = prefill.compute(0, [prompt])[:, :_NUM_TOKENS]
-    crowded = [prefill.compute(0, [prompt], rows)[:, :_NUM_TOKENS] for rows in (2 * ROWS, 5 * ROWS, 512)]
+    prompts_agree = _prompts_agree(forward, cache)
     for slot in range(1, counts[-1]):
         cache.copy(0, slot, _NUM_TOKENS)
     reference = _rows(forward, head, cache, (counts[-1], 0))
     exact = (
-        all(torch.equal(other, alone) for other in crowded)
+        prompts_agree
         and _all_equal(reference, reference[:1])
         and all(
             torch.equal(_rows(forward, head, cache, (counts[-1], length)), reference) for length in (BLOCK, 2 * BLOCK)
@@ -94,6 +91,21 @@ def probe(forward: Forward, head: Head, counts: tuple[int, ...]) -> Invariance:
     kept = [c for c in counts[:-1] if _all_equal(_rows(forward, head, cache, (c, 0)), reference[:1])]
     rejected = tuple(c for c in counts[:-1] if c not in kept)
     return Invariance((*kept, counts[-1]), rejected, exact, cache.step)
+
+
+def _prompts_agree(forward: Forward, cache: Cache) -> bool:
+    """Whether a prompt's bits are the same alone, among many rows, and cut in two; it is left in slot 0."""
+    vocabulary = forward.network.shape.vocabulary
+    prefill = Prefill(forward, cache, ROWS)
+    prompt = Prompt(tuple((7 * i + 3) % vocabulary for i in range(_NUM_TOKENS)), 0)
+    whole, cut = Piece(0, 0, _NUM_TOKENS), _NUM_TOKENS // 2
+    alone = prefill.compute(0, [(prompt, whole)])[:, :_NUM_TOKENS]
+    crowded = (prefill.compute(0, [(prompt, whole)], rows)[:, :_NUM_TOKENS] for rows in (2 * ROWS, 5 * ROWS, 512))
+    # the second part reads keys and values that the forward before wrote, and has company
+    second = prefill.compute(0, [(prompt, Piece(0, cut, _NUM_TOKENS - cut)), (prompt, Piece(1, 0, _NUM_TOKENS))])
+    return all(torch.equal(rows, alone) for rows in crowded) and torch.equal(
+        second[:, : _NUM_TOKENS - cut], alone[:, cut:]
+    )
 
 
 def finest_step(cache: Cache, num_heads: int) -> int:

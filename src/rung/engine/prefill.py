@@ -1,13 +1,15 @@
-"""Prompts into the cache: many at once, each beginning computed only once, and the same bits however they meet.
+"""Prompts into the cache: many at once, what they begin with in common computed only once, and the same bits however
+they meet.
 
-A prompt is cut into pieces of `PIECE` tokens, anchored at position 0. A piece attends to its own sequence alone, in
-shapes that its place and length decide; pieces of many prompts share the matrix products of one forward, whose rows are
-padded to a multiple of `ROWS`, for fewer or odd counts fall into kernels with other bits (the probe checks that). So a
-piece may as well be copied from a slot that holds the same beginning.
+Prompts go in by levels of `LEVEL` positions. What a slot already holds of a prompt's beginning is copied from there;
+the rest goes through the model in one forward with the rest of other prompts, the rows padded to a multiple of `ROWS`,
+for fewer or odd counts fall into kernels with other bits (the probe checks that). Attention runs in shapes that a
+token's position decides (`PrefillAttend`), so a beginning may be cut off and shared anywhere.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,26 +18,28 @@ from torch import Tensor
 from rung.engine.attend import Cache, Piece, PrefillAttend
 from rung.engine.forward import Forward
 
-__all__ = ["PIECE", "ROWS", "Prefill", "Prompt"]
+__all__ = ["LEVEL", "ROWS", "Prefill", "Prompt"]
 
-PIECE = 64
+LEVEL = 64
 ROWS = 16
+_LEAST_SHARED = 4  # a prompt waits for no fewer tokens of another's
+_WORTH = 2 * ROWS  # tokens saved that pay for one more forward
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Prompt:
     """Token ids that lie, or are to lie, in a slot from position 0."""
 
-    slot: int
     ids: tuple[int, ...]
+    slot: int
 
-    def beginning(self, start: int) -> tuple[int, ...]:
-        """Everything up to the end of the piece that begins at `start`."""
-        return self.ids[: start + PIECE]
+    def until(self, stop: int) -> Prompt:
+        """Its first `stop` tokens."""
+        return Prompt(self.ids[:stop], self.slot)
 
 
 class Prefill:
-    """Fills slots. `max_rows` bounds the tokens of one forward (a single piece may need up to `PIECE`)."""
+    """Fills slots. `max_rows` bounds the tokens of one forward (a single prompt's may be up to `LEVEL`)."""
 
     def __init__(self, forward: Forward, cache: Cache, max_rows: int) -> None:
         self._forward, self._cache, self._max_rows = forward, cache, max_rows
@@ -44,47 +48,92 @@ class Prefill:
         """Put `arrivals` into their slots; `held` are prompts that other slots hold already."""
         longest = max((len(prompt.ids) for prompt in arrivals), default=0)
         self._cache.reserve(longest)
-        for start in range(0, longest, PIECE):
-            there = {p.beginning(start): p.slot for p in reversed(held) if len(p.ids) > start}
-            self._level(start, [p for p in arrivals if len(p.ids) > start], there)
+        for start in range(0, longest, LEVEL):
+            reach = [p.until(start + LEVEL) for p in arrivals if len(p.ids) > start]
+            self._level(start, sorted(reach), sorted(p.until(start + LEVEL) for p in held if len(p.ids) > start))
 
-    def _level(self, start: int, arrivals: Sequence[Prompt], there: dict[tuple[int, ...], int]) -> None:
-        """The piece at `start` of every arrival: computed for the first that has it, copied to the others."""
-        compute: list[Prompt] = []
-        copies: list[tuple[int, Prompt]] = []
-        for prompt in arrivals:
-            source = there.setdefault(prompt.beginning(start), prompt.slot)
-            if source == prompt.slot:
-                compute.append(prompt)
-            else:
-                copies.append((source, prompt))
-        batch: list[Prompt] = []
+    def _level(self, start: int, waiting: list[Prompt], there: list[Prompt]) -> None:
+        """The level at `start` of all arrivals (`waiting`, sorted); `there` (sorted) are prompts whose level is done.
+
+        Some go first; those that share enough with them wait, and copy it.
+        """
+        while waiting:
+            known = {prompt.slot: _nearest(prompt, there) for prompt in waiting}
+            first, waiting = _divided(waiting, {slot: max(start, common) for slot, (_, common) in known.items()})
+            pieces = []
+            for prompt in first:
+                source, common = known[prompt.slot]
+                if common > start:
+                    self._cache.copy(source, prompt.slot, common, start)
+                begin = max(start, common)
+                if begin < len(prompt.ids):
+                    pieces.append((prompt, Piece(prompt.slot, begin, len(prompt.ids) - begin)))
+            self._in_forwards(start, pieces)
+            for prompt in first:
+                insort(there, prompt)
+
+    def _in_forwards(self, start: int, pieces: Sequence[tuple[Prompt, Piece]]) -> None:
+        batch: list[tuple[Prompt, Piece]] = []
         num_rows = 0
-        for prompt in compute:
-            length = len(prompt.beginning(start)) - start
-            if batch and num_rows + length > self._max_rows:
+        for prompt, piece in pieces:
+            if batch and num_rows + piece.length > self._max_rows:
                 self.compute(start, batch)
                 batch, num_rows = [], 0
-            batch.append(prompt)
-            num_rows += length
+            batch.append((prompt, piece))
+            num_rows += piece.length
         if batch:
             self.compute(start, batch)
-        for source, prompt in copies:
-            self._cache.copy(source, prompt.slot, len(prompt.beginning(start)), start)
 
-    def compute(self, start: int, prompts: Sequence[Prompt], num_rows: int = 0) -> Tensor:
-        """One forward over the pieces at `start`; returns the hidden states [1, R, D] of all rows, padding last.
+    def compute(self, start: int, pieces: Sequence[tuple[Prompt, Piece]], num_rows: int = 0) -> Tensor:
+        """One forward over pieces within the level at `start`; returns the hidden states [1, R, D] of all rows, padding
+        last.
 
         `num_rows` asks for at least so many rows (the probe compares them).
         """
         tokens: list[int] = []
         positions: list[int] = []
-        pieces = []
-        for prompt in prompts:
-            ids = prompt.beginning(start)[start:]
-            tokens += ids
-            positions += range(start, start + len(ids))
-            pieces.append(Piece(prompt.slot, start, len(ids)))
+        for prompt, piece in pieces:
+            stop = piece.start + piece.length
+            tokens += prompt.ids[piece.start : stop]
+            positions += range(piece.start, stop)
         spare = max(-(-len(tokens) // ROWS) * ROWS, num_rows) - len(tokens)
-        attend = PrefillAttend(self._cache, pieces)
+        attend = PrefillAttend(self._cache, [piece for _, piece in pieces], start, LEVEL)
         return self._forward.hidden([tokens + [0] * spare], [positions + [0] * spare], attend)
+
+
+def _nearest(prompt: Prompt, there: Sequence[Prompt]) -> tuple[int, int]:
+    """The slot that holds most of the prompt's beginning, and how many tokens of it (0 where none does)."""
+    place = bisect_left(there, prompt)
+    near = [(_num_common(prompt.ids, other.ids), other.slot) for other in there[max(0, place - 1) : place + 1]]
+    common, slot = max(near, default=(0, prompt.slot))
+    return slot, common
+
+
+def _divided(prompts: Sequence[Prompt], known: dict[int, int]) -> tuple[list[Prompt], list[Prompt]]:
+    """Who goes first and who waits for them (both sorted). `known`: tokens of each prompt that are there already.
+
+    A prompt waits where it shares at least `_LEAST_SHARED` more tokens with one that goes first; but unless that saves
+    enough, only those wait that then have nothing left to compute.
+    """
+    first: list[Prompt] = []
+    waiting: list[Prompt] = []
+    saved = 0
+    for prompt in prompts:
+        common = _num_common(first[-1].ids, prompt.ids) if first else 0
+        gain = common - known[prompt.slot]
+        if gain >= _LEAST_SHARED or (gain > 0 and common == len(prompt.ids)):
+            waiting.append(prompt)
+            saved += gain
+        else:
+            first.append(prompt)
+    if saved >= _WORTH:
+        return first, waiting
+    whole = [p for p in waiting if any(_num_common(f.ids, p.ids) == len(p.ids) for f in first)]
+    return sorted({*first, *waiting} - {*whole}), whole
+
+
+def _num_common(one: tuple[int, ...], other: tuple[int, ...]) -> int:
+    """How many tokens both begin with."""
+    if one == other:
+        return len(one)
+    return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

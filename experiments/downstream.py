@@ -8,12 +8,11 @@ seeds and the held-out suite are the same for every arm. Writes downstream.json 
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rung.base.events import Events
+from experiments._tuning import as_points, mean_passes, tuned
 from rung.base.files import write_json, write_text
 from rung.base.fingerprint import content_hash, plain
 from rung.base.lookup import part
@@ -26,15 +25,10 @@ from rung.engine.settings import EngineSettings
 from rung.evaluate.statistics import mcnemar_of, paired_bootstrap, wilson
 from rung.evaluate.suites.instruction_following import InstructionFollowing
 from rung.models.load import load
-from rung.pipeline.stages._answering import answer_items
 from rung.pipeline.stages._shard import Parts, make_shard
 from rung.pipeline.stages.bootstrap import BootstrapSettings
-from rung.records.chat.frame import Frame
 from rung.records.contracts import Item, Trace
-from rung.records.packing import Example
 from rung.records.types import Answer, Candidate, Critique, TestItem
-from rung.train import adapters, loop
-from rung.train.settings import AdapterSettings, SftSettings
 
 __all__ = ["ARMS", "page", "run"]
 
@@ -72,7 +66,7 @@ def _seed(seed: int, pool_size: int, items: Sequence[TestItem]) -> tuple[dict[st
     candidates = _pool(engine, pool_size, seed, [item.instruction for item in items])
     chosen = {arm: _chosen(arm, engine, candidates, pool_size // 2, seed) for arm in ARMS}
     del engine, loaded
-    answers = {arm: _tuned(records, items, seed) for arm, records in chosen.items()}
+    answers = {arm: tuned(SOURCE, records, items, seed) for arm, records in chosen.items()}
     first = {candidate.id for candidate in chosen["unfiltered"]}
     shared = {arm: len(first & {candidate.id for candidate in records}) for arm, records in chosen.items()}
     facts = {"records": {arm: len(records) for arm, records in chosen.items()}, "shared": shared}
@@ -119,22 +113,6 @@ def _chosen(arm: str, engine: Engine, candidates: Sequence[Candidate], count: in
     return [candidates[place] for place in sorted(ranked[:count])]
 
 
-def _tuned(records: Sequence[Candidate], items: Sequence[TestItem], seed: int) -> list[Answer]:
-    loaded = load(SOURCE, precision="float32")
-    examples = [
-        Example(record.id, Frame.render(loaded.tokenizer, record.instruction, record.response)) for record in records
-    ]
-    adapters.prepare(loaded.network, AdapterSettings(), derive(seed, "adapter"))
-    settings = SftSettings(seed=derive(seed, "order"), sequences_per_step=8, eval_fraction=0)
-    with tempfile.TemporaryDirectory() as scratch:
-        loop.train(
-            loaded.network, loaded.tokenizer, examples, settings,
-            events=Events(), scratch=Path(scratch), on_step=lambda num_tokens: None,
-        )  # fmt: skip
-    engine = Engine(loaded, EngineSettings(keep_logprobs=False, keep_entropies=False))
-    return answer_items(engine, items, "tuned", 32, seed)
-
-
 def _figures(answers: Mapping[int, Mapping[str, list[Answer]]], items: Sequence[TestItem]) -> dict[str, Any]:
     """Passes per seed and arm; differences from unfiltered per seed, and over seeds by families of items."""
     found: dict[str, Any] = {"passes": {}, "differences": {}}
@@ -144,7 +122,7 @@ def _figures(answers: Mapping[int, Mapping[str, list[Answer]]], items: Sequence[
         share = wilson(sum(counts.values()), len(items) * len(counts))
         found["passes"][arm] = {"by_seed": counts, "rate": share.rate}
     for arm in ARMS[1:]:
-        plain_mean, arm_mean = (_means(answers, name) for name in (ARMS[0], arm))
+        plain_mean, arm_mean = (mean_passes([by_arm[name] for by_arm in answers.values()]) for name in (ARMS[0], arm))
         lift = paired_bootstrap(plain_mean, arm_mean, families)
         tests = {
             seed: mcnemar_of([a.passed for a in by_arm[ARMS[0]]], [a.passed for a in by_arm[arm]])
@@ -152,12 +130,6 @@ def _figures(answers: Mapping[int, Mapping[str, list[Answer]]], items: Sequence[
         }
         found["differences"][arm] = {"lift": plain(lift), "mcnemar": plain(tests)}
     return found
-
-
-def _means(answers: Mapping[int, Mapping[str, list[Answer]]], arm: str) -> list[float]:
-    """Per item, the share of seeds that pass it."""
-    rows = [by_arm[arm] for by_arm in answers.values()]
-    return [sum(answer.passed for answer in column) / len(column) for column in zip(*rows, strict=True)]
 
 
 def page(result: Mapping[str, Any]) -> str:
@@ -177,11 +149,6 @@ def page(result: Mapping[str, Any]) -> str:
     for arm in ARMS:
         row = figures["passes"][arm]
         cells = [str(count) for count in row["by_seed"].values()]
-        difference = "" if arm == ARMS[0] else _difference(figures["differences"][arm]["lift"])
+        difference = "" if arm == ARMS[0] else as_points(figures["differences"][arm]["lift"])
         lines.append(f"| {arm} | " + " | ".join(cells) + f" | {row['rate']:.1%} | {difference} |")
     return "\n".join(lines) + "\n"
-
-
-def _difference(lift: Mapping[str, Any]) -> str:
-    interval = lift["interval"]
-    return f"{lift['difference']:+.1%} [{interval['low']:+.1%}, {interval['high']:+.1%}]"

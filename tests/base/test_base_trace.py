@@ -5,28 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from typing import Any
 
 import pytest
 
+from kept_events import Kept
 from rung.base import trace
 from rung.base.events import Events
 
 GOOD = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-
-
-class Kept:
-    """Keeps every event."""
-
-    def __init__(self) -> None:
-        self.events: list[dict[str, Any]] = []
-
-    def handle(self, event: dict[str, Any]) -> None:
-        """Keep it."""
-        self.events.append(event)
-
-    def close(self) -> None:
-        """Nothing."""
 
 
 @pytest.fixture(autouse=True)

@@ -217,7 +217,7 @@ def test_a_model_that_seldom_obliges_is_asked_again_and_a_shortfall_is_stated() 
 
     made = make_negatives(
         generator(seldom), RECORDS, lent(), NegativeSettings(max_rounds=12), seed=1,
-        after_round=lambda so_far: rounds.append(len(so_far.kept())),
+        between_rounds=lambda so_far: rounds.append(len(so_far.kept())),
     )  # fmt: skip
     assert made.shortfall == {}
     assert len(rounds) > 1

@@ -41,6 +41,14 @@ def test_pieces_that_were_not_announced_are_expected_to_repeat() -> None:
     assert budget.total.tokens == 80
 
 
+def test_the_last_piece_is_paid_for_and_not_refused() -> None:
+    budget = Budget(BudgetSettings(tokens=100), stop=lambda: True, clock=Clock())
+    budget.finish(tokens=60)
+    assert budget.total.tokens == 60
+    with pytest.raises(Interrupted):
+        budget.spend(tokens=10)
+
+
 def test_time_is_read_from_the_clock_and_priced() -> None:
     clock = Clock()
     budget = Budget(BudgetSettings(money=1.0, price_per_hour=3.0), clock=clock)

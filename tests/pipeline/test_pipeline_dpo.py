@@ -108,7 +108,9 @@ def models() -> ModelsKeeper:
 
 def go(folder: Path, stages: list[dict[str, Any]], keeper: Any = None, **options: Any) -> RunResult:
     path = folder / "recipe.yaml"
-    path.write_text(yaml.safe_dump({"run": "r", "model": "tiny:llama", "seed": 3, "stages": stages}))
+    path.parent.mkdir(exist_ok=True)
+    values = {"run": "r", "model": "tiny:llama", "seed": 3, "stages": stages, "budget": options.pop("budget", {})}
+    path.write_text(yaml.safe_dump(values))
     recipe = recipes.load(path)
     forced = frozenset({"probe", "evaluate", "both"} & {spec.name for spec in recipe.stages})
     return run(recipe, folder / "runs", keeper or models(), Options(code=CLEAN, force=forced, **options))
@@ -318,6 +320,21 @@ def test_negatives_are_written_by_the_model_in_their_shares(tmp_path: Path, monk
     sent = {request.text for request in engines[0].requests}
     assert {one.prompt for one in opened.records("candidate")} == sent
     assert opened.manifest.spend["tokens"] > 0
+
+
+def test_negatives_that_end_at_the_cap_are_kept(tmp_path: Path, monkeypatch: Any) -> None:
+    def open_engine(context: Any, outputs: Any, settings: Any) -> Scripted:
+        """A model that writes everything in one round."""
+        outputs.note("model", {"report": {"verdict": "clean"}})
+        return Scripted(written)
+
+    monkeypatch.setattr("rung.pipeline.stages.pairs.open_engine", open_engine)
+    stages = [ladder()[0], {"pairs": {"data": "data", "max_share_drift": 0.02}}]
+    assert go(tmp_path / "free", stages, ScriptedModels()).exit_code == 0
+    spent = output(tmp_path / "free", "pairs").manifest.spend["tokens"]
+    capped = go(tmp_path / "capped", stages, ScriptedModels(), budget={"tokens": spent})
+    assert capped.exit_code == 0, [(s.name, s.outcome, s.message) for s in capped.stages]
+    assert output(tmp_path / "capped", "pairs").manifest.shards == output(tmp_path / "free", "pairs").manifest.shards
 
 
 def figures_of(kinds: dict[str, int], tokens: tuple[int, int] = (5, 6)) -> dict[str, Any]:

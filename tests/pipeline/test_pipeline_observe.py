@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from kept_events import Kept
 from rung.base import trace
 from rung.base.events import Events
 from rung.pipeline import attempt
@@ -24,20 +25,6 @@ from rung.pipeline.spans import FILE_NAME, SpanFile, read_spans
 
 ROOT = Path(__file__).parents[2]
 NAME = re.compile(r"(process|device|engine|hosted|serve)/[a-z_]+")
-
-
-class Kept:
-    """Keeps every event."""
-
-    def __init__(self) -> None:
-        self.events: list[dict[str, Any]] = []
-
-    def handle(self, event: dict[str, Any]) -> None:
-        """Keep it."""
-        self.events.append(event)
-
-    def close(self) -> None:
-        """Nothing."""
 
 
 @pytest.fixture(autouse=True)

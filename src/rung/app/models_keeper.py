@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from rung.base.errors import SettingsError
-from rung.models.load import Loaded, load
-from rung.train.adapters import attach_adapter
+from rung.models.load import Loaded, load, replace_weights
+from rung.train.adapters import WHOLE_WEIGHTS, attach_adapter
 
 __all__ = ["ModelsKeeper"]
 
@@ -39,24 +39,26 @@ class ModelsKeeper:
         self.num_loads = 0
 
     def load(self, source: str, adapter: Path | None = None) -> Loaded:
-        """The model of `source`, with the adapter that lies in `adapter` (a folder, or a file in it).
+        """The model of `source`, with the adapter that lies in `adapter` (a folder, or a file in it), or filled
+        from the file of weights that `adapter` is.
 
         Raises:
             SettingsError: no source was named.
-            ModelError: not found, broken, or the adapter does not fit.
+            ModelError: not found, broken, or what was trained does not fit.
             GuardFailed: not a clean base model.
         """
         if not source:
             raise SettingsError("the recipe names no model", place="model", hint="model: package:NAME, or hf:ORG/NAME")
-        folder = adapter.parent if adapter is not None and adapter.is_file() else adapter
-        if self._loaded is not None and self._wanted == (source, folder) and _state(self._loaded) == self._as_loaded:
+        whole = adapter is not None and adapter.name == WHOLE_WEIGHTS
+        trained = adapter.parent if adapter is not None and adapter.is_file() and not whole else adapter
+        if self._loaded is not None and self._wanted == (source, trained) and _state(self._loaded) == self._as_loaded:
             return self._loaded
         self.release()
         loaded = self._load(source)
         self.num_loads += 1
-        if folder is not None:
-            self._attach(loaded.network, folder)
-        self._wanted, self._loaded, self._as_loaded = (source, folder), loaded, _state(loaded)
+        if trained is not None:
+            (replace_weights if whole else self._attach)(loaded.network, trained)
+        self._wanted, self._loaded, self._as_loaded = (source, trained), loaded, _state(loaded)
         return loaded
 
     def release(self) -> None:

@@ -31,7 +31,16 @@ from rung.pipeline.recipe import Recipe, load
 from rung.pipeline.runner import Options, RunResult, run
 from rung.pipeline.sharding import parse_shards
 
-__all__ = ["counted", "identify_model", "load_recipe", "plan_recipe", "plan_view", "run_recipe", "with_rubric"]
+__all__ = [
+    "counted",
+    "identify_model",
+    "load_recipe",
+    "plan_recipe",
+    "plan_view",
+    "run_loaded",
+    "run_recipe",
+    "with_rubric",
+]
 
 
 def run_recipe(path: Path, choices: Choices, out: Console, notes: Console) -> RunResult:
@@ -46,7 +55,15 @@ def run_recipe(path: Path, choices: Choices, out: Console, notes: Console) -> Ru
     Raises:
         RungError: the named ending of the run, after everything that is finished has been shown.
     """
-    recipe = load_recipe(path, choices)
+    return run_loaded(load_recipe(path, choices), choices, out, notes)
+
+
+def run_loaded(recipe: Recipe, choices: Choices, out: Console, notes: Console) -> RunResult:
+    """`run_recipe` for a recipe that is resolved already.
+
+    Raises:
+        RungError: the named ending of the run, after everything that is finished has been shown.
+    """
     folder = choices.runs / recipe.run
     models = LateModels()
     sinks = _sinks(folder, choices, notes)

@@ -112,13 +112,13 @@ def make_negatives(
     *,
     seed: int,
     known: Collection[tuple[str, str]] = (),
-    after_round: Callable[[MadeNegatives], None] = lambda so_far: None,
+    between_rounds: Callable[[MadeNegatives], None] = lambda so_far: None,
 ) -> MadeNegatives:
     """Ask for negatives round after round until every kind has its quota, or rounds run out.
 
     A kind goes through the records in its own seeded order, over and over, and keeps at most one negative of a record.
     What is kept beyond a quota is passed over. `known` are (record id, rejected text) of pairs that exist already;
-    `after_round` is called with what was made so far.
+    `between_rounds` is called with what was made so far before every round but the first.
     """
     made, by_id = MadeNegatives(), {record.id: record for record in records}
     wanted = quotas(settings.shares, round(settings.per_record * len(records)))
@@ -132,11 +132,12 @@ def make_negatives(
             plan += [(record, kind) for record in chosen]
         if not plan:
             break
+        if number:
+            between_rounds(made)
         written = generator.generate(plan, derive(seed, "round", number))
         made.num_tokens += written.num_generated_tokens
         made.candidates += check_negatives(written.candidates, by_id, lent, settings)
         made.candidates = _within(made.candidates, wanted, known)
-        after_round(made)
     made.shortfall = {kind: n - len(made.kept(kind)) for kind, n in wanted.items() if len(made.kept(kind)) < n}
     return made
 

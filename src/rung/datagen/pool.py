@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -14,7 +14,7 @@ from rung.base.errors import DataError
 from rung.base.turns import take_turns
 from rung.datagen.wording import fold
 
-__all__ = ["SOURCES", "Example", "Pool", "load_pool", "load_topics"]
+__all__ = ["SOURCES", "Example", "Pool", "load_pool", "load_topics", "own_files"]
 
 SOURCES = Path(__file__).parent / "sources"
 
@@ -119,9 +119,17 @@ def load_topics(name: str = "topics") -> tuple[str, ...]:
     return tuple(dict.fromkeys(topics))
 
 
+def own_files(named: Mapping[str, str]) -> dict[str, Path]:
+    """Those of `named` (setting path -> pool or topics) that are a file by path and not shipped."""
+    return {key: Path(name) for key, name in named.items() if _is_path(name)}
+
+
+def _is_path(name: str) -> bool:
+    return "/" in name or name.endswith((".yaml", ".yml"))
+
+
 def _read(name: str) -> tuple[Any, str]:
-    own = "/" in name or name.endswith((".yaml", ".yml"))
-    path = Path(name) if own else SOURCES / f"{name}.yaml"
+    path = Path(name) if _is_path(name) else SOURCES / f"{name}.yaml"
     if not path.is_file():
         shipped = ", ".join(sorted(found.stem for found in SOURCES.glob("*.yaml")))
         raise DataError(f"there is no file for '{name}'", hint=f"shipped: {shipped}; or give a path that ends in .yaml")

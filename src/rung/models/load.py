@@ -28,7 +28,7 @@ from rung.models.published import Cleaned, Opened, open_network, open_tokenizer,
 from rung.models.report import LoaderReport
 from rung.records.tokenizer import Tokenizer
 
-__all__ = ["Loaded", "load"]
+__all__ = ["Loaded", "load", "replace_weights"]
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def _base(found: Found, dtype: torch.dtype) -> tuple[Opened, Cleaned]:
 def _applied(opened: Opened, found: Found, dtype: torch.dtype) -> Opened:
     network = opened.network
     if found.weights is not None:
-        _replace(network, found.weights)
+        replace_weights(network, found.weights)
     for folder in found.adapters:
         try:
             config = peft.PeftConfig.from_pretrained(str(folder))
@@ -164,7 +164,12 @@ def _applied(opened: Opened, found: Found, dtype: torch.dtype) -> Opened:
     return dataclasses.replace(opened, network=network.to(dtype))
 
 
-def _replace(network: Network, path: Path) -> None:
+def replace_weights(network: Network, path: Path) -> None:
+    """Fill a network with all weights of a safetensors file, each in the precision that the network has.
+
+    Raises:
+        ModelError: it cannot be read, or does not fit.
+    """
     try:
         network.load_state_dict(safetensors.torch.load_file(path), strict=True)
     except (RuntimeError, safetensors.SafetensorError, OSError) as error:

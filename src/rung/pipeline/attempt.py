@@ -149,7 +149,7 @@ def _inputs(session: Session, spec: StageSpec) -> dict[str, Opened]:
 def _run_and_close(session: Session, spec: StageSpec, outputs: StageOutputs, budget: Budget, events: Events) -> Verdict:
     started, inputs = utc_now(), _inputs(session, spec)
     identity, bypasses = session.identities[spec.name], _bypasses(session, spec)
-    expected = stage_estimate(spec, inputs, identity, session.options.rates, session.recipe.budget)
+    expected = stage_estimate(spec, inputs, identity, session.options.rates, session.recipe.terms)
     budget.poll()
     spec.stage.run(_context(session, spec, outputs, budget, events), inputs, outputs)
     draft = _draft(session, spec, outputs, started, bypasses)
@@ -185,6 +185,7 @@ def _context(session: Session, spec: StageSpec, outputs: StageOutputs, budget: B
         fingerprint=identity.fingerprint,
         bypasses=bypasses,
         price_per_hour=session.recipe.budget.price_per_hour,
+        prices=dict(session.recipe.prices),
         inputs={name: (session.folder / target).resolve() for name, target in spec.inputs.items()},
         models=session.options.worker_models,
         folder=outputs.workers.resolve(),
@@ -210,7 +211,7 @@ def _context(session: Session, spec: StageSpec, outputs: StageOutputs, budget: B
 def _bypasses(session: Session, spec: StageSpec) -> tuple[str, ...]:
     inherited = [text for opened in _inputs(session, spec).values() for text in opened.manifest.bypasses]
     own = [] if session.code.known else [CODE_BYPASS + _code_problem(session.code)]
-    return tuple(dict.fromkeys([*inherited, *own]))
+    return tuple(dict.fromkeys([*inherited, *spec.stage.known_by().bypasses, *own]))
 
 
 def _outcome(session: Session, spec: StageSpec, verdict: Verdict, bypasses: tuple[str, ...]) -> dict[str, Any]:

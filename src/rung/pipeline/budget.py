@@ -132,14 +132,15 @@ class Budget:
             Interrupted: somebody asked to stop.
             BudgetSpent: a cap is passed, or would be by another piece like this one that was not announced.
         """
-        self._tick()
-        elapsed, self._piece_seconds = self._piece_seconds, 0.0
-        self._durations.append(elapsed)
-        self._add(Spend(seconds, max(0.0, tokens - self._running_tokens), money + self._price(seconds)))
-        self._running_tokens = 0.0
-        self._last_piece = Spend(elapsed + seconds, tokens, money + self._price(elapsed + seconds))
+        self._pay(tokens, seconds, money)
         self._poll()
         self._check(Spend() if self._reserved else self._last_piece)
+        self._reserved = False
+
+    def finish(self, tokens: float = 0.0) -> None:
+        """`spend` for the last piece: nothing follows it, so neither a cap nor a stop request is a reason to throw away
+        what is done."""
+        self._pay(tokens, 0.0, 0.0)
         self._reserved = False
 
     def poll(self, tokens: float = 0.0) -> None:
@@ -157,6 +158,15 @@ class Budget:
             self._add(Spend(tokens=tokens))
         self._poll()
         self._check(Spend(tokens=self._largest_step if tokens else 0.0))
+
+    def allows(self, money: float) -> bool:
+        """Whether so much more money may be spent, on top of all that was debited. In a worker, whoever lends it caps
+        is asked."""
+        self._tick()
+        after = self.total + Spend(money=money)
+        if self._ask is not None and "money" in self._passed(after):
+            self.settings = self._ask(after) or self.settings
+        return "money" not in self._passed(after)
 
     def debit(self, amount: Spend) -> None:
         """Take note of what another process spent already; a cap is looked at by the next `poll`."""
@@ -191,6 +201,14 @@ class Budget:
         self._stage = self._stage + amount
         if self._saved:
             self._saved(self._stage)
+
+    def _pay(self, tokens: float, seconds: float, money: float) -> None:
+        self._tick()
+        elapsed, self._piece_seconds = self._piece_seconds, 0.0
+        self._durations.append(elapsed)
+        self._add(Spend(seconds, max(0.0, tokens - self._running_tokens), money + self._price(seconds)))
+        self._running_tokens = 0.0
+        self._last_piece = Spend(elapsed + seconds, tokens, money + self._price(elapsed + seconds))
 
     def _price(self, seconds: float) -> float:
         return seconds / 3600 * self.settings.price_per_hour

@@ -6,11 +6,12 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from rung.base.prices import Price, cost
 from rung.pipeline.budget import BudgetSettings, Spend
 from rung.pipeline.identity import MODEL_INPUT, Identity
 from rung.pipeline.rates import Rates
 from rung.pipeline.recipe import StageSpec
-from rung.pipeline.stage import Estimate
+from rung.pipeline.stage import Estimate, Terms
 from rung.records.manifest import Opened
 
 __all__ = ["Projection", "at_once", "best_of_n", "compare", "priced", "project", "shard_cost", "stage_estimate"]
@@ -29,17 +30,23 @@ class Projection:
 
 
 def stage_estimate(
-    spec: StageSpec, inputs: Mapping[str, Opened], identity: Identity, rates: Rates, budget: BudgetSettings
+    spec: StageSpec, inputs: Mapping[str, Opened], identity: Identity, rates: Rates, terms: Terms
 ) -> Estimate:
-    """The stage's own estimate, or what its amount of work cost the last time, with the machine's hours priced in."""
+    """The stage's own estimate, or what its amount of work cost the last time, with the machine's hours and what
+    providers charge priced in."""
     stage, model = spec.stage, identity.parents.get(MODEL_INPUT, "")
     own = rates.expected(spec.kind, model, stage.units(inputs), stage.estimate(inputs))
-    return priced(own, budget.price_per_hour)
+    return priced(own, terms.budget.price_per_hour, terms.prices)
 
 
-def priced(estimate: Estimate, price_per_hour: float) -> Estimate:
-    """`estimate` with the price of its seconds added to its money."""
-    return replace(estimate, money=estimate.money + estimate.seconds / 3600 * price_per_hour)
+def priced(estimate: Estimate, price_per_hour: float, prices: Mapping[str, Price] | None = None) -> Estimate:
+    """`estimate` with the price of its seconds and of its bill added to its money, and a bill without a price named
+    in its basis."""
+    bill, hours = estimate.bill, estimate.seconds / 3600
+    price = bill and (bill.price or (prices or {}).get(bill.model))
+    charged = cost(price, bill.tokens) if bill and price else 0.0
+    basis = f"{estimate.basis}; no price of '{bill.model}'" if bill and not price else estimate.basis
+    return replace(estimate, money=estimate.money + hours * price_per_hour + charged, basis=basis)
 
 
 def at_once(estimate: Estimate, num_workers: int) -> Estimate:
@@ -48,18 +55,19 @@ def at_once(estimate: Estimate, num_workers: int) -> Estimate:
     return replace(estimate, wall_seconds=rounds * estimate.seconds / estimate.num_shards)
 
 
-def shard_cost(estimate: Estimate, price_per_hour: float) -> Spend:
+def shard_cost(estimate: Estimate, price_per_hour: float, prices: Mapping[str, Price] | None = None) -> Spend:
     """What one shard of an estimate that is not priced yet will cost."""
-    whole, parts = priced(estimate, price_per_hour), estimate.num_shards
+    whole, parts = priced(estimate, price_per_hour, prices), estimate.num_shards
     return Spend(whole.seconds / parts, whole.tokens / parts, whole.money / parts)
 
 
 def best_of_n(estimate: Estimate, response_share: float, times: float) -> Estimate:
     """`estimate` when `times` as many responses are drawn: instructions are paid once, only the share of the cost that
     responses had is multiplied."""
-    factor = 1 + (times - 1) * response_share
+    factor, bill = 1 + (times - 1) * response_share, estimate.bill
     return replace(
         estimate,
+        bill=bill and replace(bill, tokens=bill.tokens.times(factor)),
         seconds=factor * estimate.seconds,
         seconds_high=factor * estimate.seconds_high,
         tokens=factor * estimate.tokens,

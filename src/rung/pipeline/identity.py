@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from rung.base.fingerprint import content_hash, differing
+from rung.base.errors import DataError
+from rung.base.fingerprint import content_hash, differing, hash_file
 from rung.base.seeds import derive
 from rung.pipeline.outputs import begun_identity
 from rung.pipeline.recipe import Recipe
@@ -38,17 +39,28 @@ def identities(recipe: Recipe, identify_model: Callable[[str], str]) -> dict[str
     Args:
         recipe: resolved.
         identify_model: model source -> what it is, wherever it lies (a file's path is not an identity).
+
+    Raises:
+        DataError: a file that a setting names is not there.
     """
     found: dict[str, Identity] = {}
     for spec in recipe.stages:
         parents = {name: found[target].fingerprint for name, target in spec.inputs.items()}
+        known_by = spec.stage.known_by()
         if spec.stage.uses_model:
             assert MODEL_INPUT not in parents, f"{spec.kind} names an input '{MODEL_INPUT}': that is the recipe's model"
-            parents[MODEL_INPUT] = identify_model(recipe.model)
+            parents[MODEL_INPUT] = known_by.model or identify_model(recipe.model)
+        parents |= {f"file:{key}": _hash_of(path, f"{spec.name}.{key}") for key, path in spec.stage.files().items()}
         seed = derive(recipe.seed, spec.name)
-        text = identity_text(spec.kind, spec.stage.version, spec.settings, parents, seed)
+        text = identity_text(spec.kind, spec.stage.version, dict(known_by.settings), parents, seed)
         found[spec.name] = Identity(text, parents, seed)
     return found
+
+
+def _hash_of(path: Path, place: str) -> str:
+    if not path.is_file():
+        raise DataError(f"there is no file '{path}'", place=place, hint="check the path, from where rung is started")
+    return hash_file(path)
 
 
 def stage_drift(folder: Path, identity: str) -> list[str]:

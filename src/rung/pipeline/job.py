@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from rung.base import errors
 from rung.base.errors import RungError
+from rung.base.prices import Price
 from rung.base.settings import Field, Settings
 from rung.pipeline.budget import BudgetSettings, Spend
 from rung.records.shards import ShardInfo
@@ -31,6 +32,7 @@ class Job(Settings):
     fingerprint: str = Field("", description="of the output")
     bypasses: tuple[str, ...] = Field((), description="inherited by the output")
     price_per_hour: float = Field(0.0, description="of a device")
+    prices: dict[str, Price] = Field(default_factory=dict, description="of outside models, by name")
     inputs: dict[str, Path] = Field(default_factory=dict, description="input name -> folder of the finished output")
     models: str = Field(description="module:Class that makes the keeper of models in a worker")
     folder: Path = Field(Path(), description="where this worker may write")

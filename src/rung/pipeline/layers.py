@@ -18,10 +18,10 @@ from rung.base.files import inside
 from rung.base.settings import nearest
 from rung.pipeline.yaml_source import KeyPath, Source, parse_value, read_source
 
-__all__ = ["TOP_KEYS", "Layer", "merged_layers", "shipped_folders"]
+__all__ = ["TOP_KEYS", "Layer", "merged_layers", "merged_values", "shipped_folders"]
 
-TOP_KEYS = ("run", "extends", "model", "seed", "budget", "executor", "profile", "stages")
-_VALUE_KEYS = ("run", "model", "seed", "budget", "executor")
+TOP_KEYS = ("run", "extends", "model", "seed", "budget", "executor", "prices", "profile", "stages")
+_VALUE_KEYS = ("run", "model", "seed", "budget", "executor", "prices")
 
 _SETTABLE = _VALUE_KEYS[1:]
 
@@ -49,7 +49,19 @@ def merged_layers(path: Path, profile: str, sets: Sequence[str]) -> Layer:
     Raises:
         SettingsError: a file, key, profile or override that cannot be what was meant.
     """
-    sources = _chain(path)
+    return _merged(_chain(path), profile, sets)
+
+
+def merged_values(values: Mapping[str, Any], name: str, sets: Sequence[str]) -> Layer:
+    """The same for a recipe that no file holds; `name` is said in its place.
+
+    Raises:
+        SettingsError: a key or override that cannot be what was meant.
+    """
+    return _merged([Source(name, dict(values), {})], "", sets)
+
+
+def _merged(sources: list[Source], profile: str, sets: Sequence[str]) -> Layer:
     result = Layer()
     for source in sources:
         _merge(result, _file_layer(source))
@@ -103,7 +115,7 @@ def _file_layer(source: Source) -> Layer:
     layer = Layer()
     for key in _VALUE_KEYS:
         if key in source.values:
-            layer.values[key] = _value(key, source.values[key])
+            layer.values[key] = _value(key, source.values[key], source)
             _note(layer.origins, (key,), source.values[key], source, at=(key,), suffix="")
     stages = source.values.get("stages")
     if isinstance(stages, dict):
@@ -119,8 +131,14 @@ def _file_layer(source: Source) -> Layer:
     return layer
 
 
-def _value(key: str, value: Any) -> Any:
-    """An executor named by a word alone is a mapping too, so that a layer above can set one thing of it."""
+def _value(key: str, value: Any, source: Source | None = None) -> Any:
+    """An executor named by a word alone is a mapping too, so that a layer above can set one thing of it; prices named
+    by a file are what stands in it."""
+    if key == "prices" and isinstance(value, str) and source is not None:
+        try:
+            return read_source(inside(source.folder, value)).values
+        except DataError as error:
+            raise SettingsError(error.message, place=source.place((key,)), hint="a file beside the recipe") from error
     return {"kind": value} if key == "executor" and isinstance(value, str) else value
 
 
@@ -207,7 +225,7 @@ def _profile_layer(source: Source, name: str, section: Any) -> Layer:
         if key not in allowed:
             raise SettingsError(f"unknown key '{key}'", place=source.place((*at, key)), hint=nearest(key, allowed))
         if key != "stages":
-            layer.values[key] = _value(key, value)
+            layer.values[key] = _value(key, value, source)
             _note(layer.origins, (key,), value, source, at=(*at, key), suffix=f" (profile {name})")
         elif isinstance(value, dict):
             _override(layer, source, value, (*at, key), f" (profile {name})")

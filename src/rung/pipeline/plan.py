@@ -97,7 +97,7 @@ def plan(recipe: Recipe, runs_folder: Path, options: Options | None = None) -> P
             outputs=_files(spec, opened.get(spec.name)),
             settings=_settings(spec, inputs),
             estimate=at_once(
-                stage_estimate(spec, inputs, found[spec.name], chosen.rates, recipe.budget),
+                stage_estimate(spec, inputs, found[spec.name], chosen.rates, recipe.terms),
                 recipe.executor.num_workers,
             ),
             spent=ledger.spent(spec.name),
@@ -150,6 +150,7 @@ def _top_settings(recipe: Recipe) -> tuple[SettingRow, ...]:
         "seed": recipe.seed,
         "budget": plain(recipe.budget),
         "executor": recipe.executor_settings,
+        "prices": plain(recipe.prices),
     }
     return tuple(SettingRow(path, _at(values, path), origin) for path, origin in recipe.origins.items())
 

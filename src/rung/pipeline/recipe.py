@@ -7,23 +7,24 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rung.base.errors import SettingsError
 from rung.base.fingerprint import plain
 from rung.base.lookup import known, lookup, part
+from rung.base.prices import Price, price_table
 from rung.base.secrets import redact
 from rung.base.settings import Field, Settings, nearest, validate
 from rung.pipeline.budget import BudgetSettings
-from rung.pipeline.layers import Layer, merged_layers
+from rung.pipeline.layers import Layer, merged_layers, merged_values
 from rung.pipeline.review.reviewer import open_reviewer
 from rung.pipeline.review.settings import ReviewDemand
-from rung.pipeline.stage import Executor, Stage
+from rung.pipeline.stage import Executor, Stage, Terms
 from rung.pipeline.yaml_source import KeyPath
 
-__all__ = ["FOLDER", "Recipe", "StageSpec", "load"]
+__all__ = ["FOLDER", "Recipe", "StageSpec", "load", "load_values"]
 
 FOLDER = "pipeline.stages"
 _REVIEW = "review"
@@ -35,6 +36,7 @@ class _Top(Settings):
     seed: int = Field(0, ge=0, description="every random choice of the run is derived from it")
     budget: BudgetSettings = Field(default_factory=BudgetSettings, description="caps and the price of an hour")
     executor: dict[str, Any] = Field(default_factory=dict, description="who makes shards: a part of pipeline/executors")
+    prices: dict[str, Any] = Field(default_factory=dict, description="of outside models, by name; or a file of them")
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,14 @@ class Recipe:
     executor_settings: Mapping[str, Any]
     stages: tuple[StageSpec, ...]
     origins: Mapping[str, str]
+    prices: Mapping[str, Price] = field(default_factory=dict)
     profile: str = ""
     path: str = ""
+
+    @property
+    def terms(self) -> Terms:
+        """What is said to all stages."""
+        return Terms(self.model, self.budget, self.prices)
 
     def spec(self, name: str, place: str = "") -> StageSpec:
         """The stage called `name`.
@@ -107,6 +115,7 @@ class Recipe:
             "seed": self.seed,
             "budget": plain(self.budget),
             "executor": dict(self.executor_settings),
+            **({"prices": plain(self.prices)} if self.prices else {}),
             "profile": self.profile,
             "origins": dict(self.origins),
             "stages": [
@@ -134,16 +143,32 @@ def load(path: Path, *, profile: str = "", sets: Sequence[str] = ()) -> Recipe:
         SettingsError: anything unknown, mistyped, out of range, missing, deprecated, duplicate or circular, with its
             place (file and line where there is one) and the nearest known name.
     """
-    merged = merged_layers(path, profile, sets)
+    return _resolved(merged_layers(path, profile, sets), path.name, profile, str(path))
+
+
+def load_values(values: Mapping[str, Any], place: str, *, sets: Sequence[str] = ()) -> Recipe:
+    """The same for a recipe that a command puts together; `place` is what its errors name instead of a file.
+
+    Raises:
+        SettingsError: as for `load`.
+    """
+    return _resolved(merged_values(values, place, sets), place, "", "")
+
+
+def _resolved(merged: Layer, place: str, profile: str, path: str) -> Recipe:
     _refuse_secrets({**merged.values, **merged.settings}, merged.origins)
-    top = _validated(_Top, merged.values, (), merged.origins, path.name)
+    top = _validated(_Top, merged.values, (), merged.origins, place)
     executor, said = _executor(top.executor, merged)
+    prices = _prices(top.prices, merged)
     if not merged.sequence:
-        raise SettingsError("the recipe has no stages", place=path.name, hint="stages: [{KIND: {...}}, ...]")
+        raise SettingsError("the recipe has no stages", place=place, hint="stages: [{KIND: {...}}, ...]")
     for name, kind in merged.sequence:
-        _check_kind(kind, merged.origins.get((name,), path.name))
+        _check_kind(kind, merged.origins.get((name,), place))
     stages = tuple(_stage(name, kind, merged) for name, kind in merged.sequence)
     _check_references(stages, merged)
+    terms = Terms(top.model, top.budget, prices)
+    for spec in stages:
+        _check_terms(spec, terms, merged)
     return Recipe(
         run=top.run,
         model=top.model,
@@ -152,10 +177,27 @@ def load(path: Path, *, profile: str = "", sets: Sequence[str] = ()) -> Recipe:
         executor=executor,
         executor_settings=said,
         stages=stages,
-        origins=_origins({**plain(top), "executor": said}, merged.origins, ()),
+        origins=_origins({**plain(top), "executor": said, "prices": plain(prices)}, merged.origins, ()),
+        prices=prices,
         profile=profile,
-        path=str(path),
+        path=path,
     )
+
+
+def _prices(said: Mapping[str, Any], merged: Layer) -> dict[str, Price]:
+    try:
+        return price_table(said)
+    except SettingsError as error:
+        keys = next((at for at in merged.origins if ".".join(at) == error.place), tuple(error.place.split(".")))
+        raise SettingsError(error.message, place=_place(keys, merged.origins, "prices"), hint=error.hint) from error
+
+
+def _check_terms(spec: StageSpec, terms: Terms, merged: Layer) -> None:
+    try:
+        spec.stage.check(terms)
+    except SettingsError as error:
+        place = _place((spec.name, *error.place.split(".")), merged.origins, spec.name)
+        raise SettingsError(error.message, place=place, hint=error.hint) from error
 
 
 def _executor(spec: Mapping[str, Any], merged: Layer) -> tuple[Executor, dict[str, Any]]:

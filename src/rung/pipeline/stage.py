@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from rung.base.events import Events
-from rung.pipeline.budget import Spend
+from rung.base.fingerprint import plain
+from rung.base.prices import Price, Tokens
+from rung.pipeline.budget import BudgetSettings, Spend
 from rung.records.manifest import Opened
 from rung.records.shards import ShardInfo
 
@@ -21,7 +23,9 @@ if TYPE_CHECKING:
     from rung.pipeline.budget import Budget
     from rung.pipeline.job import Job
 
-__all__ = ["Context", "Estimate", "Executor", "Models", "Outputs", "Shards", "Stage", "Verdict"]
+__all__ = [
+    "Bill", "Context", "Estimate", "Executor", "KnownBy", "Models", "Outputs", "Shards", "Stage", "Terms", "Verdict",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +38,41 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class Terms:
+    """What a recipe says to all its stages: its model, its caps, its prices by model name."""
+
+    model: str
+    budget: BudgetSettings
+    prices: Mapping[str, Price]
+
+
+@dataclass(frozen=True, slots=True)
+class KnownBy:
+    """What an output is known by: settings, and the model that made it where that is not the recipe's (as text).
+    `bypasses` are what these settings skip on purpose."""
+
+    settings: Mapping[str, Any]
+    model: str = ""
+    bypasses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """Tokens that a provider will charge for; `price` stands before that of the recipe's table."""
+
+    model: str
+    tokens: Tokens
+    price: Price | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Estimate:
     """What a stage is expected to cost, and what that is based on (a pilot's rate, this machine's probe, a default).
 
-    `money` is what comes on top of the machine's hours (reviews, hosted calls). `seconds_high` is the upper end of a
-    range; 0 says that `seconds` is a single figure. `seconds` are those of all devices together; `num_shards` equal
-    pieces of them can be made at once, which is what `wall_seconds` follows from when it is worked out.
+    `money` is what comes on top of the machine's hours (reviews); what hosted calls cost follows from `bill`.
+    `seconds_high` is the upper end of a range; 0 says that `seconds` is a single figure. `seconds` are those of all
+    devices together; `num_shards` equal pieces of them can be made at once, which is what `wall_seconds` follows from
+    when it is worked out.
     """
 
     seconds: float = 0.0
@@ -49,13 +82,15 @@ class Estimate:
     seconds_high: float = 0.0
     num_shards: int = 1
     wall_seconds: float = 0.0
+    bill: Bill | None = None
 
 
 class Models(Protocol):
     """Loads models for stages, one at a time: asking for another frees the last."""
 
     def load(self, source: str, adapter: Path | None = None) -> Any:
-        """A `rung.models.load.Loaded` for a source (`package:...`, `hf:...`, `gguf:...`), with a LoRA adapter on it."""
+        """A `rung.models.load.Loaded` for a source (`package:...`, `hf:...`, `gguf:...`), with an adapter on it, or
+        filled from a file of all weights."""
 
     def release(self) -> None:
         """Free what is loaded."""
@@ -167,6 +202,24 @@ class Stage(ABC):
     def inputs(self) -> dict[str, str]:
         """Input name -> name of the stage in the recipe whose output it is."""
         return {}
+
+    def files(self) -> dict[str, Path]:
+        """Setting path -> file of the user's that it names. What such a file holds is part of the output's identity:
+        an edited one is drift, like a changed setting."""
+        return {}
+
+    def check(self, terms: Terms) -> None:
+        """Refuse, before any work, what these settings cannot do under the recipe's terms. A place is told as the
+        path of the setting within the stage.
+
+        Raises:
+            SettingsError: naming it.
+        """
+        return
+
+    def known_by(self) -> KnownBy:
+        """What goes into the output's fingerprint: all settings, but for those that only say who does the work."""
+        return KnownBy(plain(self.settings))
 
     def estimate(self, inputs: Mapping[str, Opened]) -> Estimate:
         """Expected cost, from the inputs that are finished already and this machine's measured rates."""

@@ -12,7 +12,7 @@ from rung.base.errors import GateFailed
 from rung.pipeline.verify import code_bypassed, gate_bypass
 from rung.records.manifest import Manifest, Opened
 
-__all__ = ["REQUIRED_METADATA", "check_provenance"]
+__all__ = ["REQUIRED_METADATA", "check_provenance", "check_record"]
 
 REQUIRED_METADATA = ("loader_version", "model_name", "git_commit", "seed")
 
@@ -32,7 +32,7 @@ def check_provenance(data: Opened, output: str, bypasses: Sequence[str] = ()) ->
     _check_manifest(data.manifest, bypasses)
     records = []
     for number, record in enumerate(data.records(output), 1):
-        _check_record(record.metadata, f"{data.manifest.name}/{output}:{number}", code_bypassed(bypasses))
+        check_record(record.metadata, f"{data.manifest.name}/{output}:{number}", code_bypassed(bypasses))
         records.append(record)
     if not records:
         raise GateFailed("there is nothing to train on", place=data.manifest.name, hint="look at its QC: rung inspect")
@@ -48,7 +48,12 @@ def _check_manifest(manifest: Manifest, bypasses: Sequence[str]) -> None:
         raise GateFailed("the data's gate did not pass", place=manifest.name, hint=f"rung inspect {manifest.name}")
 
 
-def _check_record(metadata: Mapping[str, Any], place: str, allow_unknown: bool) -> None:
+def check_record(metadata: Mapping[str, Any], place: str, allow_unknown: bool) -> None:
+    """Hold one record's metadata against what training requires.
+
+    Raises:
+        GateFailed: a required value is missing, or unknown code made the record.
+    """
     for name in REQUIRED_METADATA:
         value = metadata.get(name)
         if value is None or value == "":

@@ -26,6 +26,7 @@ class Source:
     name: str
     values: dict[str, Any]
     lines: dict[KeyPath, int]
+    folder: Path = Path()
 
     def place(self, path: KeyPath) -> str:
         """`file:line` of the deepest part of `path` that the file has."""
@@ -69,7 +70,7 @@ def read_source(path: Path) -> Source:
             place=path.name,
             hint="start with `run: NAME`",
         )
-    return Source(path.name, values, lines)
+    return Source(path.name, values, lines, path.parent)
 
 
 def parse_value(text: str, place: str) -> Any:

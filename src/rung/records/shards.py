@@ -20,7 +20,7 @@ from rung.base.fingerprint import canonical, content_hash, hash_file
 from rung.base.settings import Field, Settings
 from rung.records.types import RECORD_TYPES, from_plain, to_plain
 
-__all__ = ["ShardInfo", "read_lines", "read_shard", "verify_shard", "write_shard"]
+__all__ = ["ShardInfo", "read_jsonl", "read_lines", "read_shard", "verify_shard", "write_shard"]
 
 _LEVEL = 3
 
@@ -87,16 +87,25 @@ def read_lines(folder: Path, info: ShardInfo) -> Iterator[dict[str, Any]]:
     """
     number = 0
     for number, line in enumerate(_lines(inside(folder, info.name)), 1):
-        place = f"{info.name}:{number}"
-        try:
-            values = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"not JSON: {error}", place=place) from error
-        if not isinstance(values, dict):
-            raise DataError(f"not a record but a JSON {type(values).__name__}", place=place)
-        yield values
+        yield _parsed(line, f"{info.name}:{number}")
     if number != info.count:
         raise DataError(f"{number} records where the manifest says {info.count}", place=info.name)
+
+
+def read_jsonl(path: Path, record_type: str) -> Iterator[tuple[str, Any]]:
+    """Yield (file:line, record) of a file of plain JSON lines, one record each; empty lines are passed over.
+
+    Raises:
+        DataError: it cannot be read, or a line is not a record; names file and line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read the file: {error}", place=path.name) from error
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            place = f"{path.name}:{number}"
+            yield place, from_plain(RECORD_TYPES[record_type], _parsed(line, place), place)
 
 
 def verify_shard(folder: Path, info: ShardInfo) -> None:
@@ -114,6 +123,16 @@ def verify_shard(folder: Path, info: ShardInfo) -> None:
             place=str(path),
             hint="it was changed or damaged; run the stage again with --rebuild STAGE",
         )
+
+
+def _parsed(line: str, place: str) -> dict[str, Any]:
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"not JSON: {error}", place=place) from error
+    if not isinstance(values, dict):
+        raise DataError(f"not a record but a JSON {type(values).__name__}", place=place)
+    return values
 
 
 def _lines(path: Path) -> Iterable[str]:

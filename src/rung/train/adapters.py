@@ -1,8 +1,10 @@
-"""What is trained: low-rank adapters on a frozen base (Hu et al., 2021), or every weight.
+"""What is trained: low-rank adapters on a frozen base (LoRA, Hu et al., 2021; DoRA, which trains the length of each
+output's weights apart from their direction, Liu et al., 2024), or every weight.
 
 The adapter is peft's own: its modules, its names, its two files (adapter_model.safetensors, adapter_config.json), so
 peft and transformers load what rung trained and the other way round. rung's part is one fused product: without dropout,
-base and low-rank path are one autograd node that keeps only the input and the narrow activation.
+base and low-rank path are one autograd node that keeps only the input and the narrow activation. DoRA runs on peft's
+own path, which is slower.
 """
 
 from __future__ import annotations
@@ -32,26 +34,31 @@ from rung.models.network import Network
 from rung.train.settings import AdapterSettings, StackSettings
 
 __all__ = [
+    "WHOLE_WEIGHTS",
     "AdapterReport",
     "attach_adapter",
     "base_hash",
     "merge",
     "prepare",
     "save_adapter",
+    "save_weights",
     "stack_adapter",
     "switch_off",
     "trainable",
 ]
 
+WHOLE_WEIGHTS = "weights.safetensors"
 _NAME, _UPPER, _PREFIX = "default", "upper", "base_model.model."
 _WEIGHTS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
+_Way = Literal["lora", "dora", "qlora", "qdora", "full"]
+_IN_4_BITS: dict[str, _Way] = {"lora": "qlora", "dora": "qdora"}
 
 
 @dataclass(frozen=True, slots=True)
 class AdapterReport:
-    """Which path ran (`lora`, `qlora`, `full`), its trainable share, and why a wish was not granted."""
+    """Which path ran (q: on a 4-bit base), its trainable share, and why a wish was not granted."""
 
-    path: Literal["lora", "qlora", "full"]
+    path: _Way
     num_trainable: int
     num_total: int
     degraded: str = ""
@@ -60,7 +67,8 @@ class AdapterReport:
 def prepare(network: Network, settings: AdapterSettings, seed: int) -> AdapterReport:
     """Put a fresh adapter on the network and freeze the rest (or, kind none, set every weight to be trained).
 
-    A fresh adapter changes nothing: its second matrix is zero. The first is drawn from `seed` alone.
+    A fresh adapter changes nothing: its second matrix is zero. The first is drawn from `seed` alone. Weights that are
+    all trained are held in float32: in bfloat16 most steps would be rounded away.
 
     Raises:
         ModelError: the network already has an adapter, or has no projection of the names in `targets`.
@@ -70,7 +78,7 @@ def prepare(network: Network, settings: AdapterSettings, seed: int) -> AdapterRe
     if settings.kind == "none":
         if settings.quantise == "required":
             raise ModelError("every weight cannot be trained in 4 bits", place="adapter", hint="set kind: lora")
-        network.requires_grad_(True)
+        network.float().requires_grad_(True)
         return _report(network, "full", "")
     network.requires_grad_(False)
     reason = _quantise(network, settings) if settings.quantise != "no" else ""
@@ -79,13 +87,15 @@ def prepare(network: Network, settings: AdapterSettings, seed: int) -> AdapterRe
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         target_modules=sorted(settings.targets),
+        use_dora=settings.kind == "dora",
         task_type="CAUSAL_LM",
         bias="none",
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         _inject(network, config)
-    return _report(network, "qlora" if settings.quantise != "no" and not reason else "lora", reason)
+    packed = settings.quantise != "no" and not reason
+    return _report(network, _IN_4_BITS[settings.kind] if packed else settings.kind, reason)
 
 
 def stack_adapter(network: Network, settings: StackSettings, seed: int) -> AdapterReport:
@@ -144,6 +154,21 @@ def save_adapter(network: Network, folder: Path) -> None:
     values = {k: sorted(v) if isinstance(v, (set, frozenset)) else v for k, v in values.items()}
     write_bytes(folder / _WEIGHTS, safetensors.torch.save(weights, metadata={"format": "pt"}))
     write_json(folder / _CONFIG, dict(sorted(values.items())))
+
+
+def save_weights(network: Network, path: Path) -> None:
+    """Write every weight to one safetensors file under its published name; tied weights under each of theirs.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    places: set[int] = set()
+    tensors: dict[str, Tensor] = {}
+    for name, weight in network.state_dict().items():
+        tensor = weight.detach().cpu().contiguous()
+        tensors[name] = tensor.clone() if tensor.data_ptr() in places else tensor
+        places.add(tensor.data_ptr())
+    write_bytes(path, safetensors.torch.save(tensors, metadata={"format": "pt"}))
 
 
 def attach_adapter(network: Network, folder: Path) -> None:
@@ -360,7 +385,7 @@ def _known(values: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in values.items() if k in fields and k != "peft_type"}
 
 
-def _report(network: Network, path: Literal["lora", "qlora", "full"], degraded: str) -> AdapterReport:
+def _report(network: Network, path: _Way, degraded: str) -> AdapterReport:
     num_total = sum(p.numel() for p in network.parameters())
     return AdapterReport(path, sum(p.numel() for p in trainable(network).values()), num_total, degraded)
 

@@ -18,7 +18,9 @@ Part = str | dict[str, Any]
 class AdapterSettings(Settings):
     """Which weights are trained."""
 
-    kind: Literal["lora", "none"] = Field("lora", description="lora, or none: every weight is trained")
+    kind: Literal["lora", "dora", "none"] = Field(
+        "lora", description="lora; dora, with a trained length per output; or none: every weight is trained"
+    )
     rank: int = Field(16, ge=1, le=1024, description="inner width of the adapter")
     alpha: float = Field(32.0, gt=0, description="the adapter's output is scaled by alpha / rank")
     dropout: float = Field(0.0, ge=0, lt=1, description="on the adapter's input; 0 takes the fused path")

@@ -13,8 +13,9 @@ from typing import Any
 from rung.base.fingerprint import plain
 from rung.engine.settings import EngineSettings
 from rung.pipeline.stage import Context, Outputs
+from rung.records.manifest import Opened
 
-__all__ = ["model_facts", "open_engine", "polling", "room"]
+__all__ = ["model_facts", "open_engine", "polling", "room", "save_trained", "trained_part"]
 
 
 def room(name: str) -> Any:
@@ -25,13 +26,34 @@ def room(name: str) -> Any:
 def open_engine(
     context: Context, outputs: Outputs, settings: EngineSettings, source: str = "", adapter: Path | None = None
 ) -> Any:
-    """The engine over `source` (the recipe's model when empty), with an adapter on it when one is given.
+    """The engine over `source` (the recipe's model when empty), with what was trained on it (see `trained_part`).
 
     Writes the loader's report to the manifest's `model` section.
     """
     loaded = context.models.load(source or context.model_source, adapter)
     outputs.note("model", model_facts(loaded))
     return room("engine.engine").Engine(loaded, settings, events=context.events, on_step=polling(context))
+
+
+def save_trained(network: Any, outputs: Outputs, *, whole: bool) -> None:
+    """Publish what was trained, every weight or the adapter alone, so that `trained_part` and `run:` find it."""
+    adapters = room("train.adapters")
+    if whole:
+        adapters.save_weights(network, outputs.file(adapters.WHOLE_WEIGHTS, "weights"))
+        return
+    folder = outputs.file("adapter", "adapter")
+    folder.mkdir(parents=True, exist_ok=True)
+    adapters.save_adapter(network, folder)
+
+
+def trained_part(trained: Opened) -> Path:
+    """What a stage trained: the file of all weights, or else the folder of its adapter.
+
+    Raises:
+        DataError: it trained neither.
+    """
+    whole = any(info.role == "weights" for info in trained.manifest.files)
+    return trained.file("weights") if whole else trained.file("adapter").parent
 
 
 def model_facts(loaded: Any) -> dict[str, Any]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rung.base.prices import Tokens
 from rung.base.proportions import wilson_interval
 from rung.datagen.best_of_n import BestOfNRule, Decision, decide, tries_of
 from rung.pipeline.estimate import best_of_n
-from rung.pipeline.stage import Estimate
+from rung.pipeline.stage import Bill, Estimate
 from rung.records.manifest import Opened
 
 __all__ = ["Pilot", "best_of_n_decision", "pilot_estimate"]
@@ -24,6 +25,7 @@ class Pilot:
     num_response_tokens: int
     seconds: float
     tokens: float
+    charged: Tokens
 
     @staticmethod
     def of(opened: Opened) -> Pilot:
@@ -37,6 +39,7 @@ class Pilot:
             num_response_tokens=sum(one.num_tokens for one in tries_of(candidates, opened.records("drop"))),
             seconds=spend.get("seconds", 0.0),
             tokens=spend.get("tokens", 0.0),
+            charged=_charged(opened),
         )
 
     @property
@@ -57,6 +60,12 @@ class Pilot:
         return lines * self.kept_per_line, lines * low, lines * high
 
 
+def _charged(opened: Opened) -> Tokens:
+    """What a provider charged for, over all shards."""
+    rows = [value for name, value in opened.manifest.figures.items() if name.startswith("usage_shard_")]
+    return Tokens(prompt=sum(row["prompt"] for row in rows), completion=sum(row["completion"] for row in rows))
+
+
 def pilot_estimate(opened: Opened, count: int, num_shards: int, num_candidates: int) -> Estimate:
     """What `count` kept records cost at the pilot's rate, in `num_shards` shards, with so many responses each."""
     pilot = Pilot.of(opened)
@@ -69,6 +78,7 @@ def pilot_estimate(opened: Opened, count: int, num_shards: int, num_candidates: 
         basis=f"{opened.manifest.name}: {rate:.2f} kept records a minute, between {low:.2f} and {high:.2f}",
         seconds_high=60 * count / low,
         num_shards=num_shards,
+        bill=Bill("", pilot.charged.times(count / pilot.num_kept)) if pilot.charged.completion else None,
     )
     return best_of_n(estimate, pilot.response_share, num_candidates / pilot.num_candidates)
 

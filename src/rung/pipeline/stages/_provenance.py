@@ -11,9 +11,10 @@ from rung.pipeline.stage import Context
 __all__ = ["record_metadata"]
 
 
-def record_metadata(context: Context, loaded: Any, settings: Any) -> Mapping[str, Any]:
-    """Code, model, loader and generation settings; the time is the manifest's, so that records are reproducible."""
-    source = code()
+def record_metadata(context: Context, facts: Mapping[str, Any], settings: Any) -> Mapping[str, Any]:
+    """Code, model (`facts` as a manifest has them), loader and generation settings; the time is the manifest's, so that
+    records are reproducible."""
+    source, report = code(), facts["report"]
     return {
         "artifact_type": "sft",
         "stage": context.name,
@@ -22,12 +23,12 @@ def record_metadata(context: Context, loaded: Any, settings: Any) -> Mapping[str
         "git_branch": source.branch,
         "git_dirty": source.dirty,
         "source_hash": source.source_hash,
-        "loader_version": str(loaded.report.loader_version),
-        "model_name": loaded.source,
-        "model_content": loaded.content_id,
-        "precision": loaded.precision,
-        "template_disabled": loaded.report.template_disabled,
-        "add_special_tokens": loaded.report.add_special_tokens,
-        "guard_verdict": loaded.report.verdict,
+        "loader_version": str(report["loader_version"]),
+        "model_name": facts["source"] or report["model_name"],
+        "model_content": facts["content_id"],
+        "precision": facts["precision"],
+        "template_disabled": report["template_disabled"],
+        "add_special_tokens": report["add_special_tokens"],
+        "guard_verdict": report["verdict"],
         "generation": {"instructions": plain(settings.instructions), "responses": plain(settings.responses)},
     }

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
 
-from rung.base.errors import GateFailed
+from rung.base.errors import GateFailed, SettingsError
 from rung.base.fingerprint import plain
 from rung.base.lookup import part
 from rung.base.seeds import derive
-from rung.base.settings import Field, Settings, validate
+from rung.base.settings import Field, validate
 from rung.datagen.best_of_n import BestOfNRule
 from rung.datagen.merge import shard_sizes
-from rung.datagen.pool import load_pool
+from rung.datagen.pool import load_pool, own_files
 from rung.datagen.progress import ProgressiveQc, ProgressiveQcSettings
 from rung.datagen.qc import Thresholds
 from rung.datagen.validation import ValidationSettings, load_labelled, validate_heuristics
@@ -27,9 +28,18 @@ from rung.datagen.validation import advisory as weak_heuristics
 from rung.engine.settings import EngineSettings
 from rung.pipeline.estimate import shard_cost
 from rung.pipeline.sharding import for_each_shard
-from rung.pipeline.stage import Context, Estimate, Outputs, Stage, Verdict
+from rung.pipeline.stage import Context, Estimate, KnownBy, Outputs, Stage, Terms, Verdict
+from rung.pipeline.stages._completer import (
+    GeneratingSettings,
+    bill_for,
+    check_completer,
+    judged_by_same,
+    known_by,
+    open_outside,
+    usage,
+)
 from rung.pipeline.stages._critic import chosen_critic
-from rung.pipeline.stages._model import open_engine
+from rung.pipeline.stages._model import model_facts, open_engine
 from rung.pipeline.stages._pilot import Pilot, best_of_n_decision, pilot_estimate
 from rung.pipeline.stages._provenance import record_metadata
 from rung.pipeline.stages._qc import NOT_JUDGED, data_figures, data_verdict
@@ -41,7 +51,7 @@ __all__ = ["Bootstrap"]
 _OWN = ("count", "shards", "settings_from", "calibration", "max_rounds", "num_candidates", "best_of_n")
 
 
-class BootstrapSettings(Settings):
+class BootstrapSettings(GeneratingSettings):
     """What is made, how much of it, and which parts make it."""
 
     count: int = Field(120, ge=1, description="records to keep, over all shards")
@@ -93,6 +103,22 @@ class Bootstrap(Stage):
         pilot = {"pilot": self.settings.settings_from} if self.settings.settings_from else {}
         return {"calibration": self.settings.calibration, **pilot}
 
+    def files(self) -> dict[str, Path]:
+        """The pool and the topics, when they are the user's; a pilot's are part of the pilot's identity."""
+        if self.settings.settings_from:
+            return {}
+        _, instructions = part("datagen.generators", self.settings.instructions, "bootstrap.instructions")
+        topics = getattr(instructions, "topics", "")
+        return own_files({"pool": self.settings.pool, "instructions.topics": topics})
+
+    def check(self, terms: Terms) -> None:
+        """The completer must be one that may write data, at a price that is known."""
+        check_completer(self.settings, terms)
+
+    def known_by(self) -> KnownBy:
+        """The completer by its model."""
+        return known_by(self.settings)
+
     def derived(self, inputs: Mapping[str, Opened]) -> dict[str, tuple[Any, str]]:
         """Everything but the amount, from the pilot's manifest; how many responses, from the rule or the setting."""
         pilot, number = inputs.get("pilot"), self.settings.num_candidates
@@ -101,7 +127,8 @@ class Bootstrap(Stage):
             known = isinstance(number, int) and number and not self.settings.settings_from
             return {"responses": (_with_candidates(said, number), "from num_candidates")} if known else {}
         origin = f"from {pilot.manifest.name}"
-        taken = {key: (value, origin) for key, value in pilot.manifest.settings.items() if key not in _OWN}
+        own = {*_OWN, "completer"} if self.settings.completer else _OWN
+        taken = {key: (value, origin) for key, value in pilot.manifest.settings.items() if key not in own}
         if number == "auto":
             found = best_of_n_decision(pilot, self.settings.best_of_n)
             number, why = found.num_candidates, "; ".join(found.reasons)
@@ -119,7 +146,8 @@ class Bootstrap(Stage):
         if "pilot" not in inputs:
             return Estimate(basis=super().estimate(inputs).basis)
         settings = self._resolved(inputs)
-        return pilot_estimate(inputs["pilot"], settings.count, settings.shards, _num_candidates(settings))
+        found = pilot_estimate(inputs["pilot"], settings.count, settings.shards, _num_candidates(settings))
+        return found if found.bill is None else replace(found, bill=bill_for(settings, found.bill.tokens))
 
     def run(self, context: Context, inputs: Mapping[str, Opened], outputs: Outputs) -> None:
         """Make every shard that is not finished; running QC looks at all of them as they come."""
@@ -136,16 +164,26 @@ class Bootstrap(Stage):
 
         def make_work() -> Callable[[int], None]:
             """Load the model and choose the critic: once in every process that makes shards."""
-            engine = open_engine(context, outputs, settings.engine)
-            critic = chosen_critic(settings, inputs["calibration"], engine, outputs)
+            judge = None
+            if measured := judged_by_same(settings, inputs["calibration"]):
+                other = open_outside(context, measured)
+                judge = other.completer if other else open_engine(context, outputs, settings.engine)
+            outside = open_outside(context, settings)
+            engine = outside.completer if outside else open_engine(context, outputs, settings.engine)
+            facts = outside.facts if outside else model_facts(context.models.load(context.model_source))
+            if outside:
+                outputs.note("model", facts)
+            critic = chosen_critic(settings, inputs["calibration"], judge or engine, outputs)
             advisory = _advisory_filters(settings, outputs)
 
             def work(index: int) -> None:
                 """Make and save one shard."""
-                made_with = _parts(settings, engine, critic, context)
+                made_with, before = _parts(settings, engine, critic, context, facts), usage(engine)
                 parts = replace(made_with, advisory=advisory, kept_per_line=kept_per_line)
                 seed = seeds[f"shard_{index}"]
                 made = make_shard(parts, sizes[index], seed, settings.max_rounds, lambda so_far: context.budget.poll())
+                if charged := usage(engine).less(before):
+                    outputs.note("figures", {f"usage_shard_{index}": plain(charged)})
                 _save(outputs, index, made, {**parts.metadata, "shard": index, "shard_seed": seed})
                 context.budget.spend(tokens=made.num_tokens)
 
@@ -155,7 +193,7 @@ class Bootstrap(Stage):
             """Running QC with one more shard."""
             _look(progress, _shard_of(outputs, index), context, settings)
 
-        expected = shard_cost(self.estimate(inputs), context.budget.settings.price_per_hour)
+        expected = shard_cost(self.estimate(inputs), context.budget.settings.price_per_hour, context.job.prices)
         indices = range(settings.shards)
         for_each_shard(context, outputs, "sft", indices, make_work, after=look, expected=expected)
 
@@ -172,11 +210,14 @@ class Bootstrap(Stage):
     def _resolved(self, inputs: Mapping[str, Opened]) -> BootstrapSettings:
         """These settings, or the pilot's with this stage's amount and number of responses."""
         taken, said = {key: value for key, (value, _) in self.derived(inputs).items()}, plain(self.settings)
-        own = {key: said[key] for key in _OWN} if "pilot" in inputs else {}
-        return validate(BootstrapSettings, {**({} if own else said), **taken, **own}, "bootstrap")
+        own = {key: said[key] for key in (*_OWN, "completer") if key in said} if "pilot" in inputs else {}
+        found = validate(BootstrapSettings, {**({} if own else said), **taken, **own}, "bootstrap")
+        if "pilot" in inputs:
+            _check_same_model(found, inputs["pilot"])
+        return found
 
 
-def _parts(settings: BootstrapSettings, engine: Any, critic: Any, context: Context) -> Parts:
+def _parts(settings: BootstrapSettings, engine: Any, critic: Any, context: Context, facts: Mapping[str, Any]) -> Parts:
     pool = load_pool(settings.pool)
     suite_class, suite_settings = part("evaluate.suites", settings.suite, f"{context.name}.suite")
     held_out = [item.instruction for item in suite_class(suite_settings).items()]
@@ -192,8 +233,19 @@ def _parts(settings: BootstrapSettings, engine: Any, critic: Any, context: Conte
         response_filters=_filters(settings.response_filters, held_out, f"{context.name}.response_filters"),
         critic=critic,
         instruction_critic=None,
-        metadata=record_metadata(context, context.models.load(context.model_source), settings),
+        metadata=record_metadata(context, facts, settings),
     )
+
+
+def _check_same_model(settings: BootstrapSettings, pilot: Opened) -> None:
+    """A pilot speaks for a large run of the same model only."""
+    theirs = GeneratingSettings(completer=pilot.manifest.settings.get("completer", ""))
+    if known_by(theirs).model != known_by(settings).model:
+        raise SettingsError(
+            f"the pilot '{pilot.manifest.name}' was written by another model than this completer's",
+            place="bootstrap.completer",
+            hint="leave it out: the pilot's is taken; or make another pilot",
+        )
 
 
 def _with_candidates(responses: str | dict[str, Any], count: int) -> dict[str, Any]:

@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rung.base.errors import ModelError, SettingsError
 from rung.base.lookup import part
 from rung.base.seeds import stream
-from rung.base.settings import Field, Settings
+from rung.base.settings import Field
 from rung.base.turns import take_turns
 from rung.engine.settings import EngineSettings
-from rung.pipeline.stage import Context, Outputs, Stage, Verdict
+from rung.pipeline.stage import Context, KnownBy, Outputs, Stage, Terms, Verdict
+from rung.pipeline.stages._completer import CompletingSettings, check_completer, known_by, open_outside
 from rung.pipeline.stages._model import open_engine
+from rung.records.contracts import Capabilities
 from rung.records.manifest import Opened
 from rung.scoring.calibration import CalibrationSettings, calibrate
 from rung.scoring.known_pairs import KnownPair, known_pairs
@@ -23,7 +26,24 @@ from rung.scoring.known_pairs import KnownPair, known_pairs
 __all__ = ["Calibrate"]
 
 
-class CalibrateSettings(Settings):
+_CANNOT_JUDGE = (
+    "leave the completer out: the recipe's model judges; or, for a hosted one, score_by_echo: true where the server "
+    "echoes log-probabilities, with allow_unclean_model: true in each critic"
+)
+
+
+class _Promise:
+    """Stands in for a completer that is not opened yet, as far as critics look at one before they judge."""
+
+    def __init__(self, able: Capabilities) -> None:
+        self._able = able
+
+    def capabilities(self) -> Capabilities:
+        """What it promises."""
+        return self._able
+
+
+class CalibrateSettings(CompletingSettings):
     """Which critics are measured, on how many pairs, against which limits."""
 
     critics: tuple[str | dict[str, Any], ...] = Field(
@@ -41,13 +61,29 @@ class Calibrate(Stage):
     version = 1
     outputs: Mapping[str, str] = {}
 
+    def check(self, terms: Terms) -> None:
+        """Every critic must be able to judge with the completer."""
+        if about := check_completer(self.settings, terms):
+            for number, spec in enumerate(self.settings.critics):
+                critic_class, settings = part("scoring.judges", spec, f"critics.{number}")
+                try:
+                    critic_class(settings, _Promise(about.able))
+                except ModelError as error:
+                    raise SettingsError(error.message, place="completer", hint=_CANNOT_JUDGE) from error
+
+    def known_by(self) -> KnownBy:
+        """The completer by its model."""
+        return known_by(self.settings)
+
     def units(self, inputs: Mapping[str, Opened]) -> float | None:
         """Known pairs, once per critic."""
         return (self.settings.num_pairs or len(known_pairs())) * len(self.settings.critics)
 
     def run(self, context: Context, inputs: Mapping[str, Opened], outputs: Outputs) -> None:
         """Calibrate each critic on the same pairs with the same corruptions."""
-        engine = open_engine(context, outputs, self.settings.engine)
+        if outside := open_outside(context, self.settings):
+            outputs.note("model", outside.facts)
+        engine = outside.completer if outside else open_engine(context, outputs, self.settings.engine)
         pairs = drawn_evenly(known_pairs(), self.settings.num_pairs, context.seed)
         for number, spec in enumerate(self.settings.critics):
             critic_class, settings = part("scoring.judges", spec, f"{context.name}.critics[{number}]")

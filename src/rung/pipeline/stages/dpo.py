@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from rung.base.fingerprint import plain
@@ -19,7 +18,7 @@ from rung.base.seeds import derive
 from rung.base.settings import Field, Settings
 from rung.engine.settings import EngineSettings
 from rung.pipeline.stage import Context, Outputs, Stage, Verdict
-from rung.pipeline.stages._model import model_facts, polling, room
+from rung.pipeline.stages._model import model_facts, polling, room, save_trained
 from rung.pipeline.training_gate import check_provenance
 from rung.records.chat.frame import Frame
 from rung.records.contracts import Request, Sampling
@@ -91,9 +90,7 @@ class Dpo(Stage):
         )
         lengths["after"] = self._answer_tokens(context, loaded, asked)
         outputs.shard("reward", 0, result.rewards)
-        folder: Path = outputs.file("adapter", "adapter")
-        folder.mkdir(parents=True, exist_ok=True)
-        adapters.save_adapter(loaded.network, folder)
+        save_trained(loaded.network, outputs, whole=False)
         unchanged = adapters.base_hash(loaded.network) == before
         outputs.note("figures", {**_figures(result.training), "adapter": plain(made), "reference_unchanged": unchanged})
         outputs.note("figures", {"answer_tokens": self._compared(context, lengths)})

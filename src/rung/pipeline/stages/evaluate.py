@@ -18,7 +18,7 @@ from rung.evaluate.compare import compare
 from rung.evaluate.release import ReleaseSettings, release
 from rung.pipeline.stage import Context, Outputs, Stage, Verdict
 from rung.pipeline.stages._answering import Asking, answer_shards, scorer_figures
-from rung.pipeline.stages._model import open_engine
+from rung.pipeline.stages._model import open_engine, trained_part
 from rung.records.manifest import Opened
 
 __all__ = ["Evaluate"]
@@ -64,7 +64,7 @@ class Evaluate(Stage):
             self._check_alike(inputs[f"against.{stage}"], suite.version)
             outputs.shard("baseline", number, list(inputs[f"against.{stage}"].records(output)))
         trained = inputs["trained"]
-        engine = open_engine(context, outputs, self.settings.engine, adapter=trained.file("adapter").parent)
+        engine = open_engine(context, outputs, self.settings.engine, adapter=trained_part(trained))
         outputs.note("figures", {"suite_version": suite.version})
         asked = Asking(context, "answer", self.settings.max_new_tokens, self.settings.shard_size)
         answer_shards(engine, suite.items(), self._condition(), outputs, asked)

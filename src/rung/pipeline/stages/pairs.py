@@ -7,6 +7,7 @@ out keeps its reason. Lengths are watched, because preference training learns th
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rung.base.fingerprint import plain
@@ -14,6 +15,7 @@ from rung.base.lookup import part
 from rung.base.seeds import derive
 from rung.base.settings import Field, Settings
 from rung.datagen.negatives import Lent, MadeNegatives, NegativeSettings, make_negatives
+from rung.datagen.pool import own_files
 from rung.datagen.preferences import LengthSettings, PairSettings, best_of_n, lengths, pair_figures
 from rung.engine.settings import EngineSettings
 from rung.pipeline.stage import Context, Outputs, Stage, Verdict
@@ -64,6 +66,11 @@ class Pairs(Stage):
         calibration = {"calibration": self.settings.calibration} if self.settings.calibration else {}
         return {"data": self.settings.data, **calibration}
 
+    def files(self) -> dict[str, Path]:
+        """The examples that negatives are written after, when they are the user's."""
+        _, generator = part("datagen.generators", self.settings.generator, "pairs.generator")
+        return own_files({"generator.examples": getattr(generator, "examples", "")})
+
     def units(self, inputs: Mapping[str, Opened]) -> float | None:
         """Negatives to write; unknown before there are data."""
         data = inputs.get("data")
@@ -86,7 +93,7 @@ class Pairs(Stage):
             outputs.shard("pair", 1, made.pairs({record.id: record for record in records}))
         if warning := lengths(outputs.records("pair"), self.settings.lengths).warning:
             context.events.log(warning, level="warning")
-        context.budget.spend()
+        context.budget.finish()
 
     def figures(self, output: Opened) -> dict[str, Any]:
         """Counts, shares, margins and lengths, recomputed from the pairs and from what was left out."""
@@ -123,23 +130,25 @@ class Pairs(Stage):
         critic = chosen_critic(self.settings, inputs["calibration"], engine, outputs) if judged else None
         paid = 0
 
-        def after_round(so_far: MadeNegatives) -> None:
-            """Pay for the round and say how far it got."""
+        def between_rounds(so_far: MadeNegatives) -> None:
+            """Pay for the round that was, if there is room for another, and say how far it got."""
             nonlocal paid
             context.budget.spend(tokens=so_far.num_tokens - paid)
             paid = so_far.num_tokens
             wanted = round(self.settings.negatives.per_record * len(records))
             context.events.progress("negatives", len(so_far.kept()), wanted)
 
-        return make_negatives(
+        made = make_negatives(
             kind(own, completer=engine),
             records,
             self._lent(context, engine, critic),
             self.settings.negatives,
             seed=derive(context.seed, "negatives"),
             known=known,
-            after_round=after_round,
+            between_rounds=between_rounds,
         )
+        context.budget.finish(tokens=made.num_tokens - paid)
+        return made
 
     def _lent(self, context: Context, engine: Completer, critic: Any) -> Lent:
         filters = []

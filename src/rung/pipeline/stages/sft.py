@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from rung.base.fingerprint import plain
 from rung.base.seeds import derive
 from rung.base.settings import Field, Settings
 from rung.pipeline.stage import Context, Outputs, Stage, Verdict
-from rung.pipeline.stages._model import model_facts, room
+from rung.pipeline.stages._model import model_facts, room, save_trained
 from rung.pipeline.training_gate import check_provenance
 from rung.records.chat.frame import Frame
 from rung.records.manifest import Opened
@@ -52,7 +51,7 @@ class Sft(Stage):
         return float(sum(r.num_response_tokens for r in data.records("sft")) * self.settings.training.epochs)
 
     def run(self, context: Context, inputs: Mapping[str, Opened], outputs: Outputs) -> None:
-        """Check every record, train, publish the adapter and the curves."""
+        """Check every record, train, publish the adapter (or every weight) and the curves."""
         records = check_provenance(inputs["data"], "sft", context.bypasses)
         loaded = context.models.load(context.model_source)
         outputs.note("model", model_facts(loaded))
@@ -74,10 +73,9 @@ class Sft(Stage):
             scratch=context.scratch,
             on_step=lambda num_tokens: context.budget.spend(tokens=num_tokens),
         )
-        folder: Path = outputs.file("adapter", "adapter")
-        folder.mkdir(parents=True, exist_ok=True)
-        adapters.save_adapter(loaded.network, folder)
-        unchanged = self.settings.adapter.kind == "none" or adapters.base_hash(loaded.network) == before
+        whole = self.settings.adapter.kind == "none"
+        save_trained(loaded.network, outputs, whole=whole)
+        unchanged = whole or adapters.base_hash(loaded.network) == before
         outputs.note("figures", {**_figures(result), "adapter": plain(made), "base_unchanged": unchanged})
         context.models.release()
 
@@ -92,7 +90,7 @@ class Sft(Stage):
         return Verdict(not reasons, tuple(reasons))
 
     def figures(self, output: Opened) -> dict[str, Any]:
-        """What the training noted; the adapter itself is verified by its hash."""
+        """What the training noted; the weights themselves are verified by their hash."""
         return {key: output.manifest.figures[key] for key in ("first_loss", "final_loss", "base_unchanged")}
 
 

@@ -75,7 +75,8 @@ def page(result: Mapping[str, Any]) -> str:
         "# Caps on tokens, hit and raised",
         "",
         f"Without caps the run spent {result['tokens']['whole']} tokens, with them {result['tokens']['capped']} over "
-        f"all attempts; exit codes of the uncapped starts {result['exit_codes']}. Written by `python -m experiments caps`.",
+        f"all attempts; exit codes of the uncapped starts {result['exit_codes']}. Written by "
+        "`python -m experiments caps`.",
         "",
         "| cap | stopped in | outcome | exit code | spent |",
         "|---:|---|---|---:|---:|",

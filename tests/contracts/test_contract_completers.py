@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -145,7 +145,10 @@ def test_capabilities_are_true(party: Party) -> None:
     else:
         with pytest.raises((SettingsError, AssertionError)):
             party.completer.score(["say "], ["a"])
-    if not able.constraints and not isinstance(party.completer, Scripted):
+    if able.constraints:
+        [bound] = party.completer.complete([replace(ask(party), constraint={"choice": ["yes", "no"]})])
+        assert (bound.text in ("yes", "no"), bound.complete, done.complete) == (True, True, None)
+    elif not isinstance(party.completer, Scripted):
         constrained = Request("c", Sampling(), text="x", messages=(), constraint={"kind": "json"})
         with pytest.raises(SettingsError):
             party.completer.complete([constrained])
@@ -171,7 +174,7 @@ def test_an_unknown_kind_lists_the_known_ones() -> None:
     with pytest.raises(SettingsError, match="'hostedd'") as caught:
         open_completer({"kind": "hostedd"}, place="bootstrap.completer")
     assert caught.value.place == "bootstrap.completer"
-    assert caught.value.hint == "did you mean 'hosted'? known: hosted, local, scripted"
+    assert caught.value.hint == "did you mean 'hosted'? known: hosted, local, scripted, served"
 
 
 def test_a_local_one_needs_a_model_and_settings_are_checked() -> None:

@@ -10,6 +10,7 @@ see adds exact zeros, however many such blocks the longest neighbour brings alon
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -20,7 +21,17 @@ from torch.nn import functional
 
 from rung.models.network import Shape
 
-__all__ = ["BLOCK", "QUERIES", "STEPS", "Cache", "DecodeAttend", "Piece", "PrefillAttend"]
+__all__ = [
+    "BLOCK",
+    "QUERIES",
+    "STEPS",
+    "Cache",
+    "DecodeAttend",
+    "Piece",
+    "PrefillAttend",
+    "longest_within",
+    "slot_bytes",
+]
 
 BLOCK = 256
 STEPS = (16, 64, BLOCK)  # granularities of the length looked at within the first block; the finest reads least
@@ -37,13 +48,18 @@ def padded(num_positions: int, step: int) -> int:
 class Cache:
     """Keys and values of all layers, each [num_slots, K, capacity, d]; capacity grows by blocks.
 
-    Memory is 2 * num_layers * num_slots * K * capacity * d elements. Values beyond a slot's own length are stale or
-    zero, always finite, and masked by whoever reads. `step` is the granularity of the length that a decode step looks
-    at within the first block, to be set before `reserve`; the start-up probe finds the finest that changes no bit.
+    Memory is `slot_bytes` * num_slots * capacity. Values beyond a slot's own length are stale or zero, always finite,
+    and masked by whoever reads. `step` is the granularity of the length that a decode step looks at within the first
+    block, to be set before `reserve`; the start-up probe finds the finest that changes no bit.
+
+    Args:
+        shape, dtype, device: of the network.
+        num_slots: sequences that it holds.
+        limit: bytes that it may take, 0 for any number. Longer sequences then leave room for fewer slots.
     """
 
-    def __init__(self, shape: Shape, num_slots: int, dtype: torch.dtype, device: torch.device) -> None:
-        self.num_slots, self.capacity, self.step = num_slots, 0, _GROWTH
+    def __init__(self, shape: Shape, num_slots: int, dtype: torch.dtype, device: torch.device, limit: int = 0) -> None:
+        self.num_slots, self.capacity, self.step, self.limit = num_slots, 0, _GROWTH, limit
         self._shape, self._dtype, self._device = shape, dtype, device
         self.keys = [self._empty(0) for _ in range(shape.num_layers)]
         self.values = [self._empty(0) for _ in range(shape.num_layers)]
@@ -52,21 +68,54 @@ class Cache:
         size = (self.num_slots, self._shape.num_kv_heads, capacity, self._shape.head_width)
         return torch.zeros(size, dtype=self._dtype, device=self._device)
 
+    @property
+    def slot_bytes(self) -> int:
+        """What one position of one slot takes."""
+        return slot_bytes(self._shape, self._dtype)
+
+    @property
+    def num_bytes(self) -> int:
+        """What all of it takes now."""
+        return self.slot_bytes * self.num_slots * self.capacity
+
+    def affordable(self, num_positions: int) -> int:
+        """How many slots of so many positions the limit allows."""
+        capacity = self._capacity(num_positions)
+        return self.limit // (self.slot_bytes * capacity) if self.limit and capacity else sys.maxsize
+
+    def _capacity(self, num_positions: int) -> int:
+        return padded(num_positions, max(_GROWTH, self.step))
+
     def reserve(self, num_positions: int) -> None:
         """Make room for `num_positions` in every slot; what is cached stays."""
-        wanted = padded(num_positions, max(_GROWTH, self.step))
-        if wanted <= self.capacity:
-            return
+        if self._capacity(num_positions) > self.capacity:
+            self.resize(self.num_slots, num_positions)
+
+    def resize(self, num_slots: int, num_positions: int) -> None:
+        """Have so many slots, and room for `num_positions` in each; what is cached there stays."""
+        capacity, slots = self._capacity(num_positions), min(num_slots, self.num_slots)
+        places = min(capacity, self.capacity)
+        self.num_slots, self.capacity = num_slots, capacity
         for held in (self.keys, self.values):
             for layer, old in enumerate(held):
-                held[layer] = self._empty(wanted)
-                held[layer][:, :, : self.capacity] = old
-        self.capacity = wanted
+                held[layer] = self._empty(capacity)
+                held[layer][:slots, :, :places] = old[:slots, :, :places]
 
     def copy(self, source: int, target: int, stop: int, start: int = 0) -> None:
         """Give slot `target` the positions from `start` up to `stop` of slot `source`."""
         for held in (*self.keys, *self.values):
             held[target, :, start:stop] = held[source, :, start:stop]
+
+
+def slot_bytes(shape: Shape, dtype: torch.dtype) -> int:
+    """Bytes of the keys and values of one position in all layers."""
+    return 2 * shape.num_layers * shape.num_kv_heads * shape.head_width * dtype.itemsize
+
+
+def longest_within(shape: Shape, num_slots: int, dtype: torch.dtype, limit: int) -> int:
+    """The longest sequences, in whole blocks, of which `num_slots` fit `limit` bytes; 0 without a limit, or where
+    none do."""
+    return limit // (slot_bytes(shape, dtype) * num_slots) // BLOCK * BLOCK
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,11 @@ from typing import Protocol
 
 import torch
 
-from rung.base.errors import ModelError
+from rung.base.errors import ModelError, SettingsError
 from rung.base.events import Events
-from rung.engine.attend import Cache
+from rung.engine.attend import BLOCK, Cache, longest_within, slot_bytes
 from rung.engine.batch import Batch, BatchOptions
+from rung.engine.constraints.compiling import Compiler
 from rung.engine.forward import Forward
 from rung.engine.head import Head
 from rung.engine.invariance import SMALLEST, Invariance, candidate_counts, invariance
@@ -59,10 +60,11 @@ class Intake:
     tokenizer: Tokenizer
     max_context: int
     vocabulary: int
+    compiler: Compiler
 
     def jobs(self, requests: Sequence[Request]) -> list[Job]:
         """As `rung.engine.jobs.make_jobs`."""
-        return make_jobs(requests, self.tokenizer, self.max_context, self.vocabulary)
+        return make_jobs(requests, self.tokenizer, self.max_context, self.vocabulary, self.compiler)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +103,10 @@ class Engine:
         self._forward = Forward(loaded.network)
         self._head = Head(loaded.network, self.settings.head_chunk)
         self._cache: Cache | None = None
-        own = loaded.network.shape.max_context
-        self._max_context = (
-            min(self.settings.max_context, own)
-            if self.settings.max_context and own
-            else (self.settings.max_context or own)
-        )
+        self._max_context = _most_context(loaded.network, self.settings)
         self._most_slots = self.settings.num_slots
-        self.intake = Intake(self._tokenizer, self._max_context, loaded.network.shape.vocabulary)
+        width = loaded.network.shape.vocabulary
+        self.intake = Intake(self._tokenizer, self._max_context, width, Compiler(self._tokenizer, width))
 
     @property
     def num_forwards(self) -> int:
@@ -177,7 +175,7 @@ class Engine:
             name=self._loaded.source,
             logprobs=self.settings.keep_logprobs,
             score=True,
-            constraints=False,
+            constraints=True,
             messages=False,
             clean=self._loaded.clean,
             max_context=self._max_context,
@@ -190,7 +188,7 @@ class Engine:
         return Memory(
             str(self._forward.device),
             sum(p.nbytes for p in self._loaded.network.parameters()),
-            sum(t.nbytes for t in (*cache.keys, *cache.values)) if cache is not None else 0,
+            cache.num_bytes if cache is not None else 0,
         )
 
     def release(self) -> None:
@@ -228,7 +226,8 @@ class Engine:
     def _room(self, num_slots: int) -> Cache:
         if self._cache is None or self._cache.num_slots < num_slots:
             shape = self._loaded.network.shape
-            self._cache = Cache(shape, num_slots, self._forward.dtype, self._forward.device)
+            limit = self.settings.cache_mebibytes << 20
+            self._cache = Cache(shape, num_slots, self._forward.dtype, self._forward.device, limit)
         if self.invariance is not None:
             self._cache.step = self.invariance.step
         return self._cache
@@ -250,3 +249,21 @@ class Engine:
                 self._on_step(num_new)
 
         return report
+
+
+def _most_context(network: Network, settings: EngineSettings) -> int:
+    """The longest sequence that network, settings and the cache's limit allow; 0: any.
+
+    Raises:
+        SettingsError: the limit does not even hold the shortest sequences.
+    """
+    dtype = network.output_weight.dtype
+    fewest = candidate_counts(settings.num_slots)[0]
+    affordable = longest_within(network.shape, fewest, dtype, settings.cache_mebibytes << 20)
+    if settings.cache_mebibytes and not affordable:
+        raise SettingsError(
+            f"{settings.cache_mebibytes} MiB do not hold {fewest} sequences of {BLOCK} positions",
+            place="engine.cache_mebibytes",
+            hint=f"at least {-(-fewest * BLOCK * slot_bytes(network.shape, dtype) // 2**20)}; 0 is no limit",
+        )
+    return min((n for n in (settings.max_context, network.shape.max_context, affordable) if n), default=0)

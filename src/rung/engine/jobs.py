@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rung.base.errors import DataError, SettingsError
+from rung.engine.constraints.compiling import Compiler
+from rung.engine.constraints.protocol import Constraint
+from rung.engine.steering.watch import Watch
 from rung.records.contracts import Request, Sampling
 from rung.records.tokenizer import Tokenizer
 
@@ -14,18 +17,25 @@ __all__ = ["Job", "make_jobs", "with_start"]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A request at its place in the caller's list, with the ids that the model will read (start ids included)."""
+    """A request at its place in the caller's list, with the ids that the model will read (start ids included) and what
+    its answer must obey; `watch` says what it pauses for."""
 
     place: int
     request: Request
     prompt_ids: tuple[int, ...]
+    constraint: Constraint | None = None
+    watch: Watch | None = None
 
 
-def make_jobs(requests: Sequence[Request], tokenizer: Tokenizer, max_context: int, vocabulary: int) -> list[Job]:
+def make_jobs(
+    requests: Sequence[Request], tokenizer: Tokenizer, max_context: int, vocabulary: int, compiler: Compiler
+) -> list[Job]:
     """Check all requests; the first bad one stops everything. `max_context` 0 is unlimited.
 
     Raises:
-        SettingsError: sampling settings out of range, or something this engine cannot do.
+        SettingsError: sampling settings out of range, a wrong constraint, one that cannot be met within the limit, or
+            something this engine cannot do.
+        MissingDependency: a constraint needs a package that is not installed.
         DataError: a prompt that is empty, has unknown ids, or does not fit `max_context` with its new tokens.
     """
     encoded = iter(tokenizer.encode_batch([r.text for r in requests if not r.token_ids]))
@@ -35,7 +45,7 @@ def make_jobs(requests: Sequence[Request], tokenizer: Tokenizer, max_context: in
         ids = list(request.token_ids) if request.token_ids else next(encoded)
         prompt_ids = with_start(ids, tokenizer)
         _check_prompt(request, prompt_ids, max_context, vocabulary)
-        jobs.append(Job(place, request, prompt_ids))
+        jobs.append(Job(place, request, prompt_ids, _constraint(request, compiler)))
     return jobs
 
 
@@ -53,9 +63,26 @@ def _check_request(request: Request) -> None:
         )
     if request.text and request.token_ids:
         raise SettingsError("both text and token_ids are given", place=place, hint="give exactly one of them")
-    if request.constraint is not None:
-        raise SettingsError("this engine does not constrain its output", place=place, hint="ask capabilities() first")
+    if request.constraint is not None and request.sampling.stop:
+        raise SettingsError(
+            "stop strings are given with a constraint", place=place, hint="let the constraint alone end the text"
+        )
     _check_sampling(request.sampling, place)
+
+
+def _constraint(request: Request, compiler: Compiler) -> Constraint | None:
+    if request.constraint is None:
+        return None
+    place = f"request '{request.id}'"
+    constraint = compiler.compile(request.constraint, place)
+    needed, limit = constraint.start().shortest(), request.sampling.max_new_tokens
+    if needed is not None and needed > limit:
+        raise SettingsError(
+            f"max_new_tokens is {limit}, and the shortest text of the constraint is known to fit {needed}",
+            place=place,
+            hint=f"set max_new_tokens to {needed} or more",
+        )
+    return constraint
 
 
 def _check_sampling(sampling: Sampling, place: str) -> None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
+from rung.base.errors import ModelError
 from rung.base.seeds import uniform
 from rung.engine.detokenise import Detokeniser
 from rung.engine.jobs import Job
+from rung.engine.steering.watch import Watching
 from rung.records.contracts import Completion, FinishReason
 from rung.records.stop import cut_at_stop, may_become_stop
 from rung.records.tokenizer import Tokenizer
@@ -43,6 +47,9 @@ class Lane:
         self._offsets: list[int] = []
         self._end_ids = frozenset(tokenizer.end_ids)
         self._detokeniser = Detokeniser(tokenizer, job.prompt_ids)
+        self.state = job.constraint.start() if job.constraint is not None else None
+        self.watching = job.watch.start() if job.watch is not None else None
+        self._hurried = False
         self._longest_stop = max((len(s) for s in self.sampling.stop), default=0)
 
     def uniform(self) -> float:
@@ -51,10 +58,53 @@ class Lane:
 
     def seen(self) -> list[int]:
         """Token ids that a repetition penalty acts on."""
-        return [*self.job.prompt_ids, *self.token_ids] if self.sampling.repetition_penalty != 1.0 else []
+        if self.sampling.repetition_penalty == 1.0:
+            return []
+        return [*self.job.prompt_ids, *(self.token_ids if self.watching is None else self.watching.context)]
+
+    @property
+    def remaining(self) -> int:
+        """How many tokens may still be drawn."""
+        return self.sampling.max_new_tokens - len(self.token_ids)
+
+    @property
+    def paused(self) -> bool:
+        """Whether it waits for an answer."""
+        return self.watching is not None and self.watching.paused is not None
+
+    def allowed(self) -> Tensor | None:
+        """Which tokens may be drawn next, bool [V] (V: the vocabulary), on the host; None: all of them."""
+        mask_V = self.state.allowed(self.remaining) if self.state is not None else None
+        if self.watching is None:
+            return mask_V
+        needed = self.state.shortest() if self.state is not None else None
+        return self.watching.allowed(mask_V, needed is None or needed < self.remaining)
 
     def take(self, token: int) -> None:
-        """Accept a drawn token and find out whether it was the last."""
+        """Accept a drawn token and find out whether it was the last. Where the sequence is being told something, the
+        next token of that is taken in its place, and the draw never was."""
+        if self.watching is None:
+            self._accept(token)
+        elif self.watching.told:
+            self._hear(self.watching)
+        else:
+            self.watching.context.append(token)
+            self._accept(token, self.watching.is_mark(token))
+            if self.finish_reason is None:
+                self.watching.after(len(self.token_ids), token, self.entropies[-1] if self.entropies else None)
+
+    def _hear(self, watching: Watching) -> None:
+        for figures in (self.logprobs, self.raw_logprobs, self.entropies):
+            del figures[len(self.token_ids) :]
+        self.token, self.position = watching.hear(), self.position + 1
+
+    def _accept(self, token: int, is_mark: bool = False) -> None:
+        """A mark is drawn like any token, but it is no part of the text and of what a constraint reads."""
+        if self.state is not None and token not in self._end_ids and not is_mark:
+            # with no token to spare the limit, and not the model, says how the text goes on
+            needed = self.state.shortest()
+            self._hurried |= needed is not None and needed >= self.remaining
+            self.state.advance(token)
         self.token_ids.append(token)
         self.token, self.position = token, self.position + 1
         if token in self._end_ids:
@@ -63,14 +113,28 @@ class Lane:
             self.finish_reason = "stop" if self._stopped(len(self._detokeniser.text)) else "eos"
             return
         self._offsets.append(len(self._detokeniser.text))
-        new = len(self._detokeniser.add(token))
-        at_limit = len(self.token_ids) >= self.sampling.max_new_tokens
-        if at_limit:
+        new = 0 if is_mark else len(self._detokeniser.add(token))
+        at_limit = not self.remaining
+        over = self._is_over()
+        if at_limit or over:
             new += len(self._detokeniser.flush())
-        if self._stopped(new):
+        if self._stopped(new) or (over and not self._hurried):
             self.finish_reason = "stop"
-        elif at_limit:
+        elif at_limit or over:
             self.finish_reason = "length"
+
+    def _is_over(self) -> bool:
+        """Whether a constraint lets nothing follow; without a token that ends a text, nothing within the limit."""
+        if self.state is None or self.state.over():
+            return self.state is not None
+        if self._end_ids or not self.remaining or not self.state.complete():
+            return False
+        try:
+            self.state.allowed(self.remaining)
+        except ModelError:
+            self._hurried = True
+            return True
+        return False
 
     def _stopped(self, num_new: int) -> bool:
         """Whether a stop string ends within the last `num_new` characters; it may have begun before them."""
@@ -112,4 +176,5 @@ class Lane:
             logprobs=tuple(self.logprobs),
             raw_logprobs=tuple(self.raw_logprobs),
             entropies=tuple(self.entropies),
+            complete=self.state.complete() if self.state is not None else None,
         )

@@ -68,7 +68,7 @@ class Online:
         self._slots: Batch | Whole | None = None
         self._figures = Figures()
         engine = self._there()
-        self.intake = engine.intake
+        self.intake, self.able = engine.intake, engine.capabilities()
         self._device = engine.memory().device
         self.most = engine.settings.num_slots + self._settings.max_waiting
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
@@ -255,7 +255,15 @@ class Online:
             self._running[lane.job.place].tell(lane)
         for lane in finished:
             del self._running[lane.job.place]
+        self._take_back(slots)
         self._count(slots, num_running, start)
+
+    def _take_back(self, slots: Batch | Whole) -> None:
+        """Sequences that a full cache sent back wait again, before everybody else."""
+        tickets = [self._running.pop(job.place) for job in slots.taken_back()]
+        with self._changed:
+            self._waiting.extendleft(reversed(tickets))
+        self._figures = replace(self._figures, num_restarts=self._figures.num_restarts + len(tickets))
 
     def _arrivals(self, slots: Batch | Whole) -> list[Job]:
         with self._changed:

@@ -5,6 +5,8 @@ Legend: N rows, D width.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,7 @@ from rung.engine.head import Head, Needs, Outcome
 from rung.engine.lane import Lane
 from rung.engine.sampling.draw import Drawn, DrawSettings, draw
 from rung.engine.sampling.penalty import Penalties
+from rung.engine.steering.entropy import sampling_entropy
 
 __all__ = ["Sampler"]
 
@@ -42,9 +45,13 @@ class Sampler:
                 penalties=penalties,
             ),
         )
+        total_N = outcome.sampling_total if outcome.sampling_total is not None else outcome.total
+        outcome, total_N = _masked(lanes, outcome, total_N, settings)
+        _watch(lanes, outcome, total_N)
         drawn = Drawn(outcome.best, torch.zeros(hidden_ND.shape[0], device=device))
         if sampled:
-            drawn = _draw(lanes, outcome, settings, spare)
+            assert total_N is not None
+            drawn = _draw(lanes, outcome, total_N, settings)
         self._record(lanes, drawn, outcome, penalties)
 
     def _record(self, lanes: list[Lane], drawn: Drawn, outcome: Outcome, penalties: Penalties | None) -> None:
@@ -88,9 +95,41 @@ def _penalties(lanes: list[Lane], spare: int, device: torch.device) -> Penalties
     )
 
 
-def _draw(lanes: list[Lane], outcome: Outcome, settings: DrawSettings, spare: int) -> Drawn:
-    total_N = outcome.sampling_total if outcome.sampling_total is not None else outcome.total
-    assert total_N is not None
+def _masked(
+    lanes: list[Lane], outcome: Outcome, total_N: Tensor | None, settings: DrawSettings
+) -> tuple[Outcome, Tensor | None]:
+    """What the constraints and watches of lanes leave: the others' logits are minus infinity, and best and total are
+    found again.
+
+    Row by row, so that no row's bits depend on its neighbours. `outcome.total` stays the unmodified model's.
+    """
+    masks = [lane.allowed() for lane in lanes]
+    if all(mask_V is None for mask_V in masks):
+        return outcome, total_N
+    best_N = outcome.best.clone()
+    total_N = total_N.clone() if total_N is not None else None
+    for row, (lane, mask_V) in enumerate(zip(lanes, masks, strict=True)):
+        if mask_V is None:
+            continue
+        logits_V = outcome.logits[row]
+        logits_V.masked_fill_(~mask_V.to(logits_V.device), -torch.inf)
+        best_N[row] = logits_V.max(0).indices
+        if total_N is not None and lane.sampling.temperature > 0:
+            total_N[row] = (logits_V * settings.inverse_temperature[row]).logsumexp(0)
+    return replace(outcome, best=best_N), total_N
+
+
+def _watch(lanes: list[Lane], outcome: Outcome, total_N: Tensor | None) -> None:
+    """The entropies of what is drawn from, for the lanes that are watched and not being told something."""
+    for row, lane in enumerate(lanes):
+        if lane.watching is not None and not lane.watching.told:
+            total = float(total_N[row]) if total_N is not None else 0.0
+            entropy = sampling_entropy(outcome.logits[row], total, lane.sampling)
+            lane.watching.sampling_entropies.append(entropy)
+
+
+def _draw(lanes: list[Lane], outcome: Outcome, total_N: Tensor, settings: DrawSettings) -> Drawn:
+    spare = len(total_N) - len(lanes)
     greedy = [lane.sampling.temperature == 0 for lane in lanes] + [True] * spare
     numbers = [0.0 if g else lane.uniform() for g, lane in zip(greedy, lanes, strict=False)] + [0.0] * spare
     device = total_N.device

@@ -16,6 +16,9 @@ class EngineSettings(Settings):
     head_chunk: int = Field(
         2048, ge=64, description="vocabulary rows projected at once; a chunk of logits fits the cache"
     )
+    cache_mebibytes: int = Field(
+        0, ge=0, description="most memory for keys and values; 0 is any. What does not fit waits, or begins again"
+    )
     score_tokens: int = Field(4096, ge=1, description="tokens that one forward of `score` takes, documents packed")
     keep_logprobs: bool = Field(True, description="log-probabilities of drawn tokens, sampled and raw")
     keep_entropies: bool = Field(True, description="entropies of the raw distribution at every drawn token")

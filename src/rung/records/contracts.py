@@ -48,7 +48,9 @@ class Request:
     """One thing to complete: exactly one of `text`, `token_ids` or `messages` says what.
 
     `text` is encoded without special tokens; the model's declared start token (if any) is put in front by the
-    completer, once. `seed` alone decides the random draws.
+    completer, once. `seed` alone decides the random draws. `constraint` is `{kind: what}`: `choice` (a list of
+    strings), `regex`, `json` (true), `json_schema`, `gbnf` (llama.cpp's notation) or `python` (settings). It takes no
+    stop strings.
     """
 
     id: str
@@ -68,6 +70,11 @@ class Completion:
     token included when it was drawn. Per token, in nats: `logprobs` under the distribution really sampled from
     (0.0 for greedy), `raw_logprobs` under the unmodified model, `entropies` of the unmodified model.
     `finish_reason` is "length" exactly when `max_new_tokens` was reached without an end or a stop string.
+
+    Under a constraint `complete` says whether the text is a whole one of its language (None without a constraint), and
+    is false only where a cut-off could not be prevented. Then `logprobs` are those of the masked distribution, a text
+    after which nothing may follow ends with "stop", and "length" says that the limit had a say: it was reached, or it
+    forced the text to close. Such a text is valid, but it may have had more to say.
     """
 
     id: str
@@ -79,6 +86,7 @@ class Completion:
     logprobs: tuple[float, ...] = ()
     raw_logprobs: tuple[float, ...] = ()
     entropies: tuple[float, ...] = ()
+    complete: bool | None = None
 
     @property
     def hit_limit(self) -> bool:

@@ -24,6 +24,7 @@ from rung.engine.online import Online, OnlineSettings
 from rung.engine.settings import EngineSettings
 from rung.models.load import load
 from rung.pipeline.interrupt import StopRequest
+from rung.pipeline.stages._model import model_facts
 
 __all__ = ["serve"]
 
@@ -32,7 +33,7 @@ _LOOK_SECONDS = 0.1
 
 def serve(
     model: str, choices: Choices, notes: Console, listening: Mapping[str, Any], *, slots: int, max_queue: int,
-    max_context: int = 0, device: str = "cpu",
+    max_context: int = 0, device: str = "cpu", clean: bool = False,
 ) -> None:  # fmt: skip
     """Serve until Ctrl-C or SIGTERM; then take nothing new and let what runs end.
 
@@ -45,6 +46,7 @@ def serve(
         max_queue: sequences that may wait.
         max_context: longest prompt plus new tokens; 0 is what the model allows.
         device: where the weights go.
+        clean: judge the model as the guard judges a base model, so that a recipe's critics may use it.
 
     Raises:
         MissingDependency: the extra `serve` is not installed.
@@ -58,16 +60,18 @@ def serve(
     running = importlib.import_module("rung.app.server.running")
     listener = running.listen(settings)
     log = choices.log.model_copy(update={"level": "error"}) if choices.quiet else choices.log
-    events = Events([LogSink(log, notes)], command="serve")
+    events, facts = Events([LogSink(log, notes)], command="serve"), dict[str, Any]()
 
     def open_engine() -> Engine:
         """Load the model; called again when a request comes after a release."""
-        loaded = load(source, clean=False, strict=False, device=device)
+        loaded = load(source, clean=clean, strict=False, device=device)
+        facts.update(model_facts(loaded))
         return Engine(loaded, EngineSettings(num_slots=slots, max_context=max_context), events=events)
 
     with notes.status(f"loading {source}"):
         online = Online(open_engine, OnlineSettings(max_waiting=max_queue), events)
-    app = importlib.import_module("rung.app.server.factory").create_app(online, model, settings, key, events)
+    create_app = importlib.import_module("rung.app.server.factory").create_app
+    app = create_app(online, model, settings, key, events, facts=lambda: facts)
     with StopRequest(lambda _: None) as stop, running.Running(app, listener) as server:
         _say(notes, server.address, model, settings, shown)
         while server.alive and not stop.requested():

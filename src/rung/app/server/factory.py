@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
 
 import pydantic
 from fastapi import FastAPI
@@ -17,14 +18,16 @@ from starlette.types import ASGIApp
 from rung.app.server.chats import Chats
 from rung.app.server.completions import Completions
 from rung.app.server.device import read_device, resident_bytes
+from rung.app.server.flow import Flow
 from rung.app.server.forms import Offer
 from rung.app.server.gate import Gate
 from rung.app.server.key import Key
 from rung.app.server.metrics import Metrics
 from rung.app.server.monitor import Monitor
+from rung.app.server.own import CompleteForm, Counted, CountForm, ModelShown, ScoredPairs, ScoreForm, read_own
 from rung.app.server.protocol import ChatRequest, CompletionRequest
 from rung.app.server.refusals import Refusal, refusal_of
-from rung.app.server.service import Service, answer
+from rung.app.server.service import Service, answer, arrived, scored, whole
 from rung.app.server.settings import ServeSettings
 from rung.app.server.shapes import ModelCard, ModelList
 from rung.base.errors import RungError
@@ -69,7 +72,15 @@ class Released(pydantic.BaseModel):
     resident_bytes_after: int | None
 
 
-def create_app(online: Online, model: str, settings: ServeSettings, key: Key, events: Events) -> ASGIApp:
+def create_app(
+    online: Online,
+    model: str,
+    settings: ServeSettings,
+    key: Key,
+    events: Events,
+    *,
+    facts: Callable[[], Mapping[str, Any]] = dict,
+) -> ASGIApp:
     """The whole server around a started or unstarted `online`, which it starts and closes itself.
 
     Args:
@@ -78,6 +89,7 @@ def create_app(online: Online, model: str, settings: ServeSettings, key: Key, ev
         settings: limits and how to stop.
         key: who may come in.
         events: receives the access log, samples and warnings.
+        facts: what a manifest says about the loaded model, for recipes that use this server.
     """
     service = Service(
         online,
@@ -103,6 +115,7 @@ def create_app(online: Online, model: str, settings: ServeSettings, key: Key, ev
     app.add_exception_handler(RungError, _refused)
     app.add_exception_handler(HTTPException, _refused)
     _add_api(app, service)
+    _add_own(app, service, facts)
     _add_operations(app, service)
     paths = frozenset(getattr(route, "path", "") for route in app.routes)
     return Gate(app, paths, key, service.metrics, events)
@@ -126,6 +139,38 @@ def _add_api(app: FastAPI, service: Service) -> None:
     async def chats(request: Request) -> Response:
         """A question is answered in the frame."""
         return await answer(service, request, ChatRequest, Chats)
+
+
+def _add_own(app: FastAPI, service: Service, facts: Callable[[], Mapping[str, Any]]) -> None:
+    intake = service.offer.intake
+
+    @app.get("/v1/rung/model")
+    async def model() -> Response:
+        """What is served, what it can do, how it was loaded."""
+        able = service.online.able
+        return _json(ModelShown(model=service.offer.model, able=able, facts=dict(facts())))
+
+    @app.post("/v1/rung/complete")
+    async def complete(request: Request) -> Response:
+        """The engine's own requests and completions."""
+        form = read_own(CompleteForm, await arrived(service, request))
+        flow = Flow(service.online, await asyncio.to_thread(form.checked, service.offer))
+        await flow.submit(service.settings.limits.request_seconds, False)
+        return await whole(request, form, flow)
+
+    @app.post("/v1/rung/score")
+    async def score(request: Request) -> Response:
+        """Log-probabilities of continuations after prompts, tokenised apart."""
+        form = read_own(ScoreForm, await arrived(service, request))
+        pairs = await asyncio.to_thread(form.pairs, intake)
+        return _json(ScoredPairs(scored=await scored(service, pairs)))
+
+    @app.post("/v1/rung/count")
+    async def count(request: Request) -> Response:
+        """Lengths of texts in tokens."""
+        form = read_own(CountForm, await arrived(service, request))
+        lengths = [len(ids) for ids in await asyncio.to_thread(intake.tokenizer.encode_batch, form.texts)]
+        return _json(Counted(counts=lengths))
 
 
 def _add_operations(app: FastAPI, service: Service) -> None:

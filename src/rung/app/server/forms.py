@@ -113,7 +113,7 @@ def requests_for(
     seed = secrets.randbelow(1 << 31) if asked.seed is None else asked.seed
     seeds = [seed, *(derive(seed, "choice", choice) for choice in range(1, num_choices))]
     return tuple(
-        Request(f"{name.id}-{place}-{choice}", how, own_seed, token_ids=ids)
+        Request(f"{name.id}-{place}-{choice}", how, own_seed, token_ids=ids, constraint=asked.rule)
         for place, (ids, how) in enumerate(zip(prompts, sampling, strict=True))
         for choice, own_seed in enumerate(seeds)
     )

@@ -1,9 +1,10 @@
-"""What may be asked: the fields of OpenAI's completions and chat completions that rung can keep, and two of its own
-(`top_k`, `repetition_penalty`). A field that would be ignored is not known, and an unknown field is refused."""
+"""What may be asked: the fields of OpenAI's completions and chat completions that rung can keep, and three of its own
+(`top_k`, `repetition_penalty`, `constraint`). A field that would be ignored is not known, and an unknown one is refused.
+"""
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import pydantic
 
@@ -11,7 +12,7 @@ from rung.app.server.refusals import Refusal
 from rung.base.settings import Field, Settings, nearest
 from rung.records.contracts import Sampling
 
-__all__ = ["ChatMessage", "ChatRequest", "CompletionRequest", "Drawing", "read"]
+__all__ = ["ChatMessage", "ChatRequest", "CompletionRequest", "Drawing", "ResponseFormat", "SchemaGiven", "read"]
 
 _CODES = {"extra_forbidden": "unknown_field", "missing": "missing_field", "json_invalid": "invalid_json"}
 
@@ -20,6 +21,34 @@ class StreamOptions(Settings):
     """What a stream brings besides text."""
 
     include_usage: bool = Field(False, description="a last chunk with the token counts")
+
+
+class SchemaGiven(Settings):
+    """A JSON Schema, as OpenAI's clients wrap it."""
+
+    name: str = Field("", description="what the client calls it; it changes nothing")
+    schema_: Any = Field(alias="schema", description="the schema")
+    strict: bool | None = Field(None, description="taken for true whatever it says: a schema is always obeyed")
+
+
+class ResponseFormat(Settings):
+    """What an answer must be."""
+
+    type: Literal["text", "json_object", "json_schema"] = Field(description="free text, an object, or by a schema")
+    json_schema: SchemaGiven | None = Field(None, description="goes with its type only")
+
+    @pydantic.model_validator(mode="after")
+    def _schema_where_it_belongs(self) -> ResponseFormat:
+        if (self.type == "json_schema") != (self.json_schema is not None):
+            raise ValueError("json_schema goes with the type json_schema, and only with it")
+        return self
+
+    @property
+    def constraint(self) -> dict[str, Any] | None:
+        """The same as the engine takes it."""
+        if self.json_schema is not None:
+            return {"json_schema": self.json_schema.schema_}
+        return {"json": "object"} if self.type == "json_object" else None
 
 
 class Drawing(Settings):
@@ -36,6 +65,10 @@ class Drawing(Settings):
     n: int | None = Field(None, ge=1, description="answers to each prompt; none is one")
     seed: int | None = Field(None, description="decides every draw; none draws one")
     stop: str | tuple[str, ...] | None = Field(None, description="the text ends right before the first of these")
+    response_format: ResponseFormat | None = Field(None, description="JSON, any or by a schema; always obeyed")
+    constraint: dict[str, Any] | None = Field(
+        None, description="what the text must obey, as one kind and its rule, such as {'regex': '[0-9]+'}"
+    )
     stream: bool | None = Field(None, description="server-sent events instead of one object")
     stream_options: StreamOptions | None = Field(None, description="only together with stream")
 
@@ -46,20 +79,31 @@ class Drawing(Settings):
             raise ValueError(f"must be 0 or at least {_COLDEST}: below that the logits overflow")
         return value
 
+    @pydantic.model_validator(mode="after")
+    def _one_rule(self) -> Drawing:
+        if self.constraint is not None and self.response_format is not None:
+            raise ValueError("constraint and response_format are both given")
+        return self
+
+    @property
+    def rule(self) -> dict[str, Any] | None:
+        """What the text must obey, as the engine takes it."""
+        return self.response_format.constraint if self.response_format is not None else self.constraint
+
     @property
     def stop_strings(self) -> tuple[str, ...]:
         """`stop` as the engine takes it."""
         return (self.stop,) if isinstance(self.stop, str) else self.stop or ()
 
     def sampling(self, max_new_tokens: int, own_stops: tuple[str, ...] = ()) -> Sampling:
-        """The engine's settings; `own_stops` come on top of the client's."""
+        """The engine's settings; `own_stops` come on top of the client's, but not where a rule ends the text."""
         return Sampling(
             temperature=1.0 if self.temperature is None else self.temperature,
             top_p=1.0 if self.top_p is None else self.top_p,
             top_k=self.top_k,
             repetition_penalty=self.repetition_penalty,
             max_new_tokens=max_new_tokens,
-            stop=(*own_stops, *self.stop_strings),
+            stop=(*(() if self.rule is not None else own_stops), *self.stop_strings),
         )
 
 
@@ -100,7 +144,11 @@ class ChatRequest(Drawing):
 
 
 _COLDEST = 0.001
-_INNER: dict[str, type[Settings]] = {"stream_options": StreamOptions, "messages": ChatMessage}
+_INNER: dict[str, type[Settings]] = {
+    "stream_options": StreamOptions,
+    "messages": ChatMessage,
+    "response_format": ResponseFormat,
+}
 D = TypeVar("D", bound=Drawing)
 
 

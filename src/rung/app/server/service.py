@@ -5,27 +5,37 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
+import pydantic
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from rung.app.server.flow import Flow
-from rung.app.server.forms import Form, Offer
+from rung.app.server.forms import End, Form, Offer
 from rung.app.server.metrics import Metrics
 from rung.app.server.monitor import Monitor
 from rung.app.server.protocol import Drawing, read
 from rung.app.server.refusals import Refusal
 from rung.app.server.settings import ServeSettings
 from rung.engine.online import Online
+from rung.engine.score import Pair
+from rung.records.contracts import Scored
 
-__all__ = ["Service", "answer", "read_body"]
+__all__ = ["Service", "Whole", "answer", "arrived", "read_body", "scored", "whole"]
 
 D = TypeVar("D", bound=Drawing)
+
+
+class Whole(Protocol):
+    """A kind of request that can be answered in one object."""
+
+    def whole(self, ends: Sequence[End]) -> pydantic.BaseModel:
+        """The answer in one object."""
 
 
 class _EventStream(StreamingResponse):
@@ -86,33 +96,50 @@ async def answer(service: Service, request: HttpRequest, model: type[D], make: C
         Refusal, RungError: see `rung.app.server.refusals`.
     """
     start, limits = time.monotonic(), service.settings.limits
-    try:
-        body = await asyncio.wait_for(read_body(request, limits.body_bytes), limits.body_seconds)
-    except TimeoutError:
-        raise Refusal(408, "incomplete", "the body did not arrive in time") from None
-    asked = read(model, body)
+    asked = read(model, await arrived(service, request))
     form = await asyncio.to_thread(make, asked, service.offer)
     if form.pairs:
-        await _score(service, form)
+        form.scored(await scored(service, form.pairs))
     flow = Flow(service.online, form.requests)
     await flow.submit(limits.request_seconds, bool(asked.stream))
     if asked.stream:
         usage = asked.stream_options is not None and asked.stream_options.include_usage
         return _EventStream(_events(service, request, form, flow, start=start, usage=usage), request, flow)
-    return await _whole(request, form, flow)
+    return await whole(request, form, flow)
 
 
-async def _score(service: Service, form: Form) -> None:
+async def arrived(service: Service, request: HttpRequest) -> bytes:
+    """The body, within the limits of size and time.
+
+    Raises:
+        Refusal: 408, 413; 400 where the client went away.
+    """
+    limits = service.settings.limits
+    try:
+        return await asyncio.wait_for(read_body(request, limits.body_bytes), limits.body_seconds)
+    except TimeoutError:
+        raise Refusal(408, "incomplete", "the body did not arrive in time") from None
+
+
+async def scored(service: Service, pairs: Sequence[Pair]) -> list[Scored]:
+    """The scores of `pairs`, within the time of a request.
+
+    Raises:
+        Refusal: 504.
+    """
     seconds = service.settings.limits.request_seconds
     try:
-        scores = await asyncio.wait_for(asyncio.wrap_future(service.online.score(form.pairs)), seconds)
+        return await asyncio.wait_for(asyncio.wrap_future(service.online.score(pairs)), seconds)
     except TimeoutError:
         raise Refusal(504, "timeout", "the prompts were not scored in time") from None
-    form.scored(scores)
 
 
-async def _whole(request: HttpRequest, form: Form, flow: Flow) -> Response:
-    """One object, unless the client goes away first."""
+async def whole(request: HttpRequest, form: Whole, flow: Flow) -> Response:
+    """The answer in one object, unless the client goes away first.
+
+    Raises:
+        Refusal: a request failed.
+    """
     work, gone = asyncio.create_task(flow.finish()), asyncio.create_task(_disconnected(request))
     try:
         await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)

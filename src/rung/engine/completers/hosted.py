@@ -9,10 +9,12 @@ In a recipe, with two of its caps:
 from __future__ import annotations
 
 from typing import ClassVar
+from urllib.parse import urlsplit
 
-from rung.engine.hosted.completer import Hosted
+from rung.base.fingerprint import plain
+from rung.engine.hosted.completer import Hosted, promised
 from rung.engine.hosted.settings import HostedSettings
-from rung.engine.opening import Surroundings
+from rung.engine.opening import Described, Surroundings
 from rung.records.contracts import Completer
 
 __all__ = ["HostedOpener"]
@@ -33,4 +35,18 @@ class HostedOpener:
             SettingsError: no key in the named variable, or a cap without a price.
             MissingDependency: the extra is not installed.
         """
-        return Hosted(self._settings, events=around.events, on_step=around.on_step)
+        prices = {**around.prices, **self._settings.prices}
+        settings = self._settings.model_copy(update={"prices": prices})
+        return Hosted(settings, events=around.events, on_step=around.on_step, wallet=around.wallet)
+
+    def described(self) -> Described:
+        """What the settings promise; the host is part of what a model's name means."""
+        said = plain(self._settings)
+        identity = {name: said[name] for name in ("model", "api", "fields", "privacy")}
+        return Described(
+            able=promised(self._settings),
+            identity={"kind": "hosted", "host": urlsplit(self._settings.address).hostname, **identity},
+            text=self._settings.api == "completions",
+            paid_model=self._settings.model,
+            price=self._settings.prices.get(self._settings.model),
+        )

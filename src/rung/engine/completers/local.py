@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 from rung.base.errors import SettingsError
 from rung.base.settings import Field, Settings
-from rung.engine.opening import Surroundings
+from rung.engine.opening import Described, Surroundings
 from rung.engine.settings import EngineSettings
-from rung.records.contracts import Completer
+from rung.records.contracts import Capabilities, Completer
 
 __all__ = ["LocalOpener"]
 
@@ -43,6 +43,21 @@ class LocalOpener:
         engine = _room("engine.engine").Engine
         opened: Completer = engine(load(source), self._settings.engine, events=around.events, on_step=around.on_step)
         return opened
+
+    def described(self) -> Described:
+        """The recipe's model in this process: what a stage does anyway, so nothing of it is an identity of its own.
+
+        Raises:
+            SettingsError: it has settings, which a stage has itself.
+        """
+        if self._settings != LocalSettings():
+            raise SettingsError(
+                "a stage's own model is the recipe's, and its engine is set beside it",
+                place="completer.local",
+                hint="write the recipe's model and the stage's engine, and leave the completer out",
+            )
+        able = Capabilities("local", logprobs=True, score=True, constraints=True, messages=False, clean=True)
+        return Described(able, {}, same_weights=True)
 
 
 def _room(name: str) -> Any:

@@ -6,7 +6,7 @@ import itertools
 from typing import ClassVar
 
 from rung.base.settings import Field, Settings
-from rung.engine.opening import Surroundings
+from rung.engine.opening import Described, Surroundings
 from rung.records.contracts import Completer
 from rung.records.scripted import Scripted
 
@@ -30,4 +30,10 @@ class ScriptedOpener:
     def open(self, around: Surroundings) -> Completer:
         """The completer."""
         answers = itertools.cycle(self._settings.answers)
-        return Scripted(lambda request: next(answers))
+        return Scripted(lambda request: next(answers), clean=False)
+
+    def described(self) -> Described:
+        """A script: everything but scores, and no model that a guard could have looked at."""
+        return Described(
+            Scripted([], clean=False).capabilities(), {"kind": "scripted", "answers": list(self._settings.answers)}
+        )

@@ -24,12 +24,12 @@ from rung.base.seeds import derive
 from rung.engine.hosted.body import Body, completion_body, estimated_tokens, score_body
 from rung.engine.hosted.failure import Failed, Failure, Unreadable
 from rung.engine.hosted.pace import Pace
-from rung.engine.hosted.purse import Bill, Purse, Spend
+from rung.engine.hosted.purse import Bill, Purse, Spend, Wallet
 from rung.engine.hosted.reply import parse, read_completion, read_scored, read_usage
 from rung.engine.hosted.settings import HostedSettings
 from rung.records.contracts import Capabilities, Completion, Request, Scored
 
-__all__ = ["Hosted"]
+__all__ = ["Hosted", "extra", "promised", "read_key"]
 
 T = TypeVar("T", Completion, Scored)
 
@@ -63,6 +63,7 @@ class Hosted:
         events: receives progress, spend and what was redacted.
         on_step: called with the tokens of each answer as it comes, and with 0 while waiting; what it raises ends
             `complete` once the requests under way are in.
+        wallet: is asked before every request and pays for it.
         environment: where the key is looked up.
         clock: seconds, for rates and retries.
         sleep: how to wait; by default a wait that ends early when the list has failed.
@@ -78,17 +79,18 @@ class Hosted:
         *,
         events: Events | None = None,
         on_step: Callable[[int], None] | None = None,
+        wallet: Wallet | None = None,
         environment: Mapping[str, str] | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] | None = None,
     ) -> None:
         self.settings = settings
-        key = _read_key(settings, os.environ if environment is None else environment)
+        key = read_key(settings, os.environ if environment is None else environment)
         # in a closure, where no representation looks; a local server's "none" is a word, not a secret
         self._secrets: Callable[[], tuple[str, ...]] = lambda: (key,) if len(key) >= _SHORTEST_KEY else ()
-        self._wire = _extra("wire").Wire(settings, key)
-        self._retried = _extra("retry").retried
-        self._purse, self._pace = Purse(settings), Pace(settings.limits, clock)
+        self._wire = extra("wire").Wire(settings, key)
+        self._retried = extra("retry").retried
+        self._purse, self._pace = Purse(settings, wallet), Pace(settings.limits, clock)
         self._events, self._on_step = events or Events(), on_step or (lambda num_tokens: None)
         self._clock, self._sleep = clock, sleep
         self._kept: dict[Hashable, Any] = {}
@@ -136,15 +138,7 @@ class Hosted:
 
     def capabilities(self) -> Capabilities:
         """What the settings say of the endpoint; never that its model is clean."""
-        return Capabilities(
-            name=f"hosted:{self.settings.model}",
-            logprobs=self.settings.logprobs != "off",
-            score=self.settings.score_by_echo and self.settings.api == "completions",
-            constraints=False,
-            messages=self.settings.api == "chat",
-            clean=False,
-            max_context=self.settings.max_context,
-        )
+        return promised(self.settings)
 
     def release(self) -> None:
         """Close the connections; the completer cannot be used after."""
@@ -260,8 +254,25 @@ class Hosted:
             self._events.log("replaced before sending", kinds=dict(sorted(total.items())))
 
 
-def _extra(module: str) -> Any:
-    """A module of this folder that brings packages of the extra `hosted`."""
+def promised(settings: HostedSettings) -> Capabilities:
+    """What the settings say of an endpoint, without asking it."""
+    return Capabilities(
+        name=f"hosted:{settings.model}",
+        logprobs=settings.logprobs != "off",
+        score=settings.score_by_echo and settings.api == "completions",
+        constraints=False,
+        messages=settings.api == "chat",
+        clean=False,
+        max_context=settings.max_context,
+    )
+
+
+def extra(module: str) -> Any:
+    """A module of this folder that brings packages of the extra `hosted`.
+
+    Raises:
+        MissingDependency: they are not installed.
+    """
     try:
         return importlib.import_module(f"rung.engine.hosted.{module}")
     except ModuleNotFoundError as error:
@@ -272,7 +283,12 @@ def _extra(module: str) -> Any:
         ) from error
 
 
-def _read_key(settings: HostedSettings, environment: Mapping[str, str]) -> str:
+def read_key(settings: HostedSettings, environment: Mapping[str, str]) -> str:
+    """The key that the settings name a variable for; empty where they name none.
+
+    Raises:
+        SettingsError: the variable is not set or holds no key, or the key would travel unencrypted.
+    """
     if not settings.key_variable:
         return ""
     key = environment.get(settings.key_variable, "").strip()

@@ -11,11 +11,24 @@ import dataclasses
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from rung.base.errors import BudgetSpent, SettingsError
-from rung.engine.hosted.settings import HostedSettings, PriceSettings
+from rung.base.prices import Price, Tokens
+from rung.base.prices import cost as cost_of
+from rung.engine.hosted.settings import HostedSettings
 
-__all__ = ["Bill", "Purse", "Spend", "Usage"]
+__all__ = ["Bill", "Purse", "Spend", "Usage", "Wallet"]
+
+
+class Wallet(Protocol):
+    """The money of whoever pays in the end; asked from many threads."""
+
+    def allows(self, money: float) -> bool:
+        """Whether so much more may be spent, on top of all that was paid."""
+
+    def pay(self, money: float) -> None:
+        """So much was charged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +67,16 @@ class Bill:
 class Purse:
     """Counts and caps; safe to use from many threads.
 
+    Args:
+        settings: limits and prices.
+        wallet: is asked before every request and pays for it, on top of the settings' own caps.
+
     Raises:
         SettingsError: a cap on money for a model without a price.
     """
 
-    def __init__(self, settings: HostedSettings) -> None:
-        self._limits, self._price = settings.limits, settings.prices.get(settings.model)
+    def __init__(self, settings: HostedSettings, wallet: Wallet | None = None) -> None:
+        self._limits, self._price, self._wallet = settings.limits, settings.prices.get(settings.model), wallet
         if self._limits.money is not None and self._price is None:
             raise SettingsError(
                 f"a cap on money needs the price of '{settings.model}'",
@@ -102,34 +119,49 @@ class Purse:
         limits, used = self._limits, self._spend.money + self._spend.money_unsure
         if limits.requests is not None and self._spend.requests + 1 > limits.requests:
             raise _spent(f"the cap of {limits.requests} requests is reached", "requests")
-        if limits.money is None or used + sum(self._under_way) + cost <= limits.money:
-            return True
-        if used + cost > limits.money:
+        if limits.money is not None and used + cost > limits.money:
             raise _spent(
                 f"the cap of {limits.money:g} has no room for the next request: {used:.6g} spent, up to "
                 f"{used + cost:.6g} with it",
                 "money",
             )
-        return False
+        reserved = sum(self._under_way) + cost
+        if limits.money is not None and used + reserved > limits.money:
+            return False
+        return self._wallet is None or self._wallet_has_room(self._wallet, reserved, cost)
+
+    def _wallet_has_room(self, wallet: Wallet, reserved: float, cost: float) -> bool:
+        if wallet.allows(reserved):
+            return True
+        if self._under_way:
+            return False
+        raise BudgetSpent(
+            f"the run's cap on money has no room for the next request, which costs up to {cost:.6g}",
+            place="budget.money",
+            hint="raise it and run again to go on: --set budget.money=...",
+        )
 
     def _settle(self, cost: float, bill: Bill) -> None:
         with self._changed:
             usage = bill.usage or Usage(0, 0)
+            paid, unsure = _cost(self._price, usage), 0.0 if bill.free or bill.usage else cost
             self._under_way.remove(cost)
             self._spend = dataclasses.replace(
                 self._spend,
                 prompt_tokens=self._spend.prompt_tokens + usage.prompt_tokens,
                 completion_tokens=self._spend.completion_tokens + usage.completion_tokens,
-                money=self._spend.money + _cost(self._price, usage),
-                money_unsure=self._spend.money_unsure + (0.0 if bill.free or bill.usage else cost),
+                money=self._spend.money + paid,
+                money_unsure=self._spend.money_unsure + unsure,
             )
+            if self._wallet is not None:
+                self._wallet.pay(paid + unsure)
             self._changed.notify_all()
 
 
-def _cost(price: PriceSettings | None, usage: Usage) -> float:
+def _cost(price: Price | None, usage: Usage) -> float:
     if price is None:
         return 0.0
-    return (usage.prompt_tokens * price.prompt + usage.completion_tokens * price.completion) / 1_000_000
+    return cost_of(price, Tokens(prompt=usage.prompt_tokens, completion=usage.completion_tokens))
 
 
 def _spent(message: str, cap: str) -> BudgetSpent:

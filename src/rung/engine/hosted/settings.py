@@ -12,10 +12,11 @@ from urllib.parse import urlsplit
 import pydantic
 
 from rung.base.errors import SettingsError
+from rung.base.prices import Price
 from rung.base.settings import Field, Settings
 from rung.engine.redact import KINDS, Kind
 
-__all__ = ["HostedSettings", "LimitSettings", "PriceSettings", "PrivacySettings", "RetrySettings", "SentField"]
+__all__ = ["HostedSettings", "LimitSettings", "PrivacySettings", "RetrySettings", "SentField"]
 
 SentField = Literal[
     "model", "prompt", "messages", "max_tokens", "max_completion_tokens", "temperature", "top_p", "top_k",
@@ -48,13 +49,6 @@ class LimitSettings(Settings):
     response_bytes: int = Field(16 << 20, ge=1024, le=1 << 30, description="longest reply that is read")
 
 
-class PriceSettings(Settings):
-    """The price of one model, per million tokens."""
-
-    prompt: float = Field(ge=0, description="price of a million prompt tokens")
-    completion: float = Field(ge=0, description="price of a million new tokens")
-
-
 class PrivacySettings(Settings):
     """What happens to personal data and secrets in a request."""
 
@@ -81,7 +75,7 @@ class HostedSettings(Settings):
     accepts_token_ids: bool = Field(False, description="the server takes token ids as a prompt (completions)")
     retry: RetrySettings = Field(default_factory=RetrySettings, description="attempts, back-off and their time limit")
     limits: LimitSettings = Field(default_factory=LimitSettings, description="rates, sizes and caps")
-    prices: dict[str, PriceSettings] = Field(default_factory=dict, description="price table by model name")
+    prices: dict[str, Price] = Field(default_factory=dict, description="by model name, before the recipe's table")
     privacy: PrivacySettings = Field(
         default_factory=PrivacySettings, description="personal data and secrets in requests"
     )

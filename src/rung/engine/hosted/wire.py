@@ -9,6 +9,7 @@ from __future__ import annotations
 import email.utils
 import time
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import httpx2
 import openai
@@ -72,8 +73,19 @@ class Wire:
 
     def send(self, body: Body) -> bytes | Failure:
         """One attempt."""
+        return self.post("/chat/completions" if body.chat else "/completions", body.fields)
+
+    def post(self, path: str, fields: Mapping[str, Any]) -> bytes | Failure:
+        """One attempt to post `fields` to a path below the address."""
+        return self._attempt(lambda: self._client.post(path, cast_to=httpx2.Response, body=dict(fields)))
+
+    def get(self, path: str) -> bytes | Failure:
+        """One attempt to read a path below the address."""
+        return self._attempt(lambda: self._client.get(path, cast_to=httpx2.Response))
+
+    def _attempt(self, ask: Callable[[], httpx2.Response]) -> bytes | Failure:
         try:
-            return self._post(body)
+            return ask().content
         except openai.APIStatusError as error:
             return self._of_status(error)
         except openai.APITimeoutError as error:
@@ -87,10 +99,6 @@ class Wire:
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
-
-    def _post(self, body: Body) -> bytes:
-        path = "/chat/completions" if body.chat else "/completions"
-        return self._client.post(path, cast_to=httpx2.Response, body=dict(body.fields)).content
 
     def _bound(self, response: httpx2.Response) -> None:
         """Before a reply is read: refuse compression, which hides its size, and put the limits on."""

@@ -5,7 +5,7 @@ Legend: N rows, V vocabulary, S candidates of a row, best first.
 The candidates are a row's largest logits. Their probabilities are exact because the total mass of the row is known
 (log-sum-exp over the whole vocabulary); when the kept tokens reach beyond the candidates, that row alone gets more of
 them. The draw inverts the cumulative distribution in descending order of probability, equal logits in ascending order
-of id, so it depends on the row and its uniform number alone.
+of id, so it depends on the row and its uniform number alone. Logits of minus infinity are never drawn.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def _pick(
     tempered_NS = (value_NS * settings.inverse_temperature[:, None]).double()
     rank_S = torch.arange(value_NS.shape[1], device=value_NS.device)
     top_k_N1 = settings.top_k[:, None]
-    within_NS = (rank_S < top_k_N1) | (top_k_N1 == 0)
+    within_NS = ((rank_S < top_k_N1) | (top_k_N1 == 0)) & (value_NS > -torch.inf)
     within_total_N = tempered_NS.masked_fill(~within_NS, -torch.inf).logsumexp(1)
     total_N1 = torch.where(settings.top_k > 0, within_total_N, total_N.double())[:, None]
     probability_NS = (tempered_NS - total_N1).exp().masked_fill_(~within_NS, 0.0)
@@ -120,5 +120,6 @@ def _pick(
     smallest_N1 = value_NS[:, -1:]
     beyond_N1 = value_NS.gather(1, num_kept_N1 - 1) <= smallest_N1
     short_N1 = (reached_NS[:, -1:] <= target_N1) | (value_NS.gather(1, place_N1) <= smallest_N1)
-    undecided_N = torch.where(whole_N1, short_N1, beyond_N1)[:, 0]
+    # where one of them is minus infinity there is nothing beyond them at all
+    undecided_N = (torch.where(whole_N1, short_N1, beyond_N1) & (smallest_N1 > -torch.inf))[:, 0]
     return Drawn(token_NS.gather(1, place_N1)[:, 0], logprob_N1[:, 0].float()), undecided_N

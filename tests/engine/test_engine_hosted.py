@@ -103,6 +103,14 @@ def test_failing_for_ever_ends_in_time_with_a_named_error(desk: Desk) -> None:
     assert len(provider.seen) == len(desk.time.sleeps) + 1
 
 
+@pytest.mark.parametrize("at_once", [1, 4])
+def test_a_failure_for_good_calls_the_rest_off_at_once_and_is_the_one_told(desk: Desk, at_once: int) -> None:
+    provider = desk.provider(forever=Trouble(401))
+    with pytest.raises(ProviderFailed, match="401"):
+        desk.hosted(provider, max_in_flight=at_once).complete(asks(20))
+    assert 1 <= len(provider.seen) <= at_once
+
+
 def test_attempts_are_limited(desk: Desk) -> None:
     provider = desk.provider(forever=Trouble(500))
     with pytest.raises(ProviderFailed, match="after 3 attempts"):

@@ -23,6 +23,7 @@ from rung.engine.steering.spikes import Spikes, SpikeSettings, find_spikes, spik
 from rung.records.contracts import Completion, Request, Sampling
 
 WARM = Sampling(temperature=0.9, top_p=0.9, max_new_tokens=24)
+PRINTABLE = 94  # the byte tokenizer begins with the visible characters of ASCII
 LONG = replace(WARM, max_new_tokens=140)
 EAGER = SpikeSettings(limit=0.2, num_high=1, window=1, warm_up=2)
 JSON = {"json_schema": {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"]}}
@@ -37,7 +38,7 @@ def requests(count: int, sampling: Sampling = WARM) -> list[Request]:
 def common_token(engine: Engine, asked: list[Request]) -> int:
     """A token that most of these draw half-way: random models know no reserved one."""
     drawn = [done.token_ids[2:-4] for done in engine.complete(asked)]
-    seen = [token for ids in drawn for token in set(ids) if token < START]
+    seen = [token for ids in drawn for token in set(ids) if token < PRINTABLE]
     return max(set(seen), key=lambda token: (seen.count(token), token))
 
 
@@ -165,6 +166,7 @@ def test_the_answer_stands_in_the_context_and_figures_belong_to_what_was_drawn()
             assert done.token_ids[step - 1] == clarify
             assert told == tuple(made.tokenizer.encode(f"<{request.id}>"))
         assert done.token_ids.count(clarify) <= 1, "no second question"
+        assert made.tokenizer.decode([clarify]) not in done.raw_text, "a mark is no text"
 
 
 def test_no_answer_goes_on_as_if_nothing_had_paused_and_others_never_notice() -> None:

@@ -178,6 +178,8 @@ class Hosted:
         while pending:
             done, pending = concurrent.futures.wait(pending, _POLL_SECONDS, concurrent.futures.FIRST_COMPLETED)
             for future in sorted(done, key=order.__getitem__):
+                if isinstance(future.exception(), _Abandoned):
+                    continue  # for another's failure, which is the one to tell
                 self._on_step(len(future.result().token_ids))
             self._on_step(0)
             self._events.progress("generate", len(futures) - len(pending), len(futures), "requests")
@@ -201,6 +203,7 @@ class Hosted:
                 sleep=self._pause(stop),
             )
         except Failed as failed:
+            stop.set()  # before another thread takes the next request
             raise self._ending(task, failed.failure, attempts) from None
         self._kept[task.key] = answer
         return answer

@@ -1,0 +1,27 @@
+"""The tables of experiments are what their figures say: nobody wrote into them by hand."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+
+RESULTS = Path(__file__).parent.parent / "docs" / "results"
+# experiments whose page is made from their JSON alone
+NAMES = ("caps", "downstream", "executors", "kill_resume", "providers")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_committed_table_is_made_from_its_committed_figures(name: str) -> None:
+    figures = json.loads((RESULTS / f"{name}.json").read_text())
+    page = importlib.import_module(f"experiments.{name}").page
+    assert page(figures) == (RESULTS / f"{name}.md").read_text()
+
+
+def test_a_difference_that_is_there_is_shown() -> None:
+    page = importlib.import_module("experiments.executors").page
+    figures = json.loads((RESULTS / "executors.json").read_text())
+    figures["arms"]["two workers"]["hashes"] = {}
+    assert "DIFFERENT" in page(figures)

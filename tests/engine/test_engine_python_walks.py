@@ -34,7 +34,7 @@ def test_random_programs_parse_without_a_warning(prefix: str, constraint: Constr
         text = prefix + drawn(constraint.start(), limit, draw, prefer_long=seed % 3 > 0)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            ast.parse(text)
+            assert isinstance(ast.parse(text), ast.Module)
 
 
 def test_a_mask_is_what_trying_every_token_gives(constraint: Constraint) -> None:

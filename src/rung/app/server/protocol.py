@@ -1,6 +1,5 @@
 """What may be asked: the fields of OpenAI's completions and chat completions that rung can keep, and three of its own
-(`top_k`, `repetition_penalty`, `constraint`). A field that would be ignored is not known, and an unknown one is refused.
-"""
+(`top_k`, `repetition_penalty`, `constraint`). A field without effect is not known, and an unknown field is refused."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class Reference:
         model = transformers.AutoModelForCausalLM.from_config(config, dtype=loaded.network.output_weight.dtype)
         model.load_state_dict(loaded.network.state_dict(), strict=False, assign=True)
         model.tie_weights()
-        self._model: Any = model.eval()
+        self.model: Any = model.eval()
         self._pad = loaded.tokenizer.pad_id
 
     def generate(self, rows: Sequence[Sequence[int]], num_new_tokens: int) -> int:
@@ -35,7 +35,7 @@ class Reference:
         ids = torch.tensor([[self._pad] * (longest - len(row)) + [*row] for row in rows])
         mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
         with torch.inference_mode():
-            out = self._model.generate(
+            out = self.model.generate(
                 ids, attention_mask=mask, do_sample=True, temperature=1.0, top_p=0.9, top_k=0, pad_token_id=0,
                 min_new_tokens=num_new_tokens, max_new_tokens=num_new_tokens,
             )  # fmt: skip

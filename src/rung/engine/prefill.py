@@ -17,6 +17,7 @@ from torch import Tensor
 
 from rung.engine.attend import Cache, Piece, PrefillAttend
 from rung.engine.forward import Forward
+from rung.engine.tree import num_common
 
 __all__ = ["LEVEL", "ROWS", "Prefill", "Prompt"]
 
@@ -104,7 +105,7 @@ class Prefill:
 def _nearest(prompt: Prompt, there: Sequence[Prompt]) -> tuple[int, int]:
     """The slot that holds most of the prompt's beginning, and how many tokens of it (0 where none does)."""
     place = bisect_left(there, prompt)
-    near = [(_num_common(prompt.ids, other.ids), other.slot) for other in there[max(0, place - 1) : place + 1]]
+    near = [(num_common(prompt.ids, other.ids), other.slot) for other in there[max(0, place - 1) : place + 1]]
     common, slot = max(near, default=(0, prompt.slot))
     return slot, common
 
@@ -119,7 +120,7 @@ def _divided(prompts: Sequence[Prompt], known: dict[int, int]) -> tuple[list[Pro
     waiting: list[Prompt] = []
     saved = 0
     for prompt in prompts:
-        common = _num_common(first[-1].ids, prompt.ids) if first else 0
+        common = num_common(first[-1].ids, prompt.ids) if first else 0
         gain = common - known[prompt.slot]
         if gain >= _LEAST_SHARED or (gain > 0 and common == len(prompt.ids)):
             waiting.append(prompt)
@@ -128,12 +129,5 @@ def _divided(prompts: Sequence[Prompt], known: dict[int, int]) -> tuple[list[Pro
             first.append(prompt)
     if saved >= _WORTH:
         return first, waiting
-    whole = [p for p in waiting if any(_num_common(f.ids, p.ids) == len(p.ids) for f in first)]
+    whole = [p for p in waiting if any(num_common(f.ids, p.ids) == len(p.ids) for f in first)]
     return sorted({*first, *waiting} - {*whole}), whole
-
-
-def _num_common(one: tuple[int, ...], other: tuple[int, ...]) -> int:
-    """How many tokens both begin with."""
-    if one == other:
-        return len(one)
-    return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

@@ -15,7 +15,7 @@ from rung.base.errors import DataError
 from rung.engine.forward import Forward
 from rung.engine.head import Head
 from rung.engine.jobs import with_start
-from rung.engine.tree import LEAST_SHARED, TreeAttend, grow
+from rung.engine.tree import LEAST_SHARED, TreeAttend, grow, num_common
 from rung.models.families.fallback import Fallback
 from rung.models.layers.attend import PackedAttend
 from rung.models.network import Attend
@@ -102,17 +102,13 @@ def _packs(documents: list[_Document], token_budget: int) -> list[list[_Document
     packs: list[list[_Document]] = []
     room = 0
     for document in sorted(documents, key=lambda d: d.ids):
-        new = len(document.ids) - (_num_common(packs[-1][-1].ids, document.ids) if packs else 0)
+        new = len(document.ids) - (num_common(packs[-1][-1].ids, document.ids) if packs else 0)
         if not packs or new > room:
             packs.append([])
             room, new = token_budget, len(document.ids)
         packs[-1].append(document)
         room -= new
     return packs
-
-
-def _num_common(one: tuple[int, ...], other: tuple[int, ...]) -> int:
-    return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def _score_pack(forward: Forward, head: Head, pack: list[_Document], logprobs: list[list[float]]) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["LEAST_SHARED", "Segment", "Tree", "TreeAttend", "grow"]
+__all__ = ["LEAST_SHARED", "Segment", "Tree", "TreeAttend", "grow", "num_common"]
 
 LEAST_SHARED = 8  # fewer common tokens cost less again than another segment does in every layer
 
@@ -56,7 +56,7 @@ def grow(documents: Sequence[tuple[int, ...]], least_shared: int = LEAST_SHARED)
     waiting = [(0, len(documents), -1, 0, 0)]  # documents from, to; the segment they follow, its end; common so far
     while waiting:
         first, stop, parent, start, known = waiting.pop()
-        common = _common(documents[first], documents[stop - 1], known)
+        common = num_common(documents[first], documents[stop - 1], known)
         if stop - first == 1 or common - start >= least_shared:
             segments.append(Segment(parent, start, documents[first][start:common]))
             parent, start = len(segments) - 1, common
@@ -69,8 +69,10 @@ def grow(documents: Sequence[tuple[int, ...]], least_shared: int = LEAST_SHARED)
     return Tree(tuple(segments), tuple(ends))
 
 
-def _common(one: Sequence[int], other: Sequence[int], known: int) -> int:
-    """How many tokens two documents begin with in common, at least `known`."""
+def num_common(one: Sequence[int], other: Sequence[int], known: int = 0) -> int:
+    """How many tokens two documents begin with in common; the first `known` are."""
+    if one == other:
+        return len(one)
     most = min(len(one), len(other))
     return next((place for place in range(known, most) if one[place] != other[place]), most)
 

@@ -14,10 +14,11 @@ from tests.engine.engine_online_models import endless
 from rung.base.errors import DataError, SettingsError
 from rung.base.events import Events
 from rung.engine import engine as engine_module
-from rung.engine.attend import BLOCK, Cache, slot_bytes
+from rung.engine.cache import BLOCK, slot_bytes
 from rung.engine.engine import Engine
 from rung.engine.online import Online, OnlineSettings
 from rung.engine.settings import EngineSettings
+from rung.engine.store import Need, Store
 from rung.engine.tickets import News
 from rung.records.contracts import Request, Sampling
 
@@ -43,16 +44,17 @@ def caches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The bytes of every shape that a cache of the engine had."""
     seen: list[int] = []
 
-    class Watched(Cache):
-        """A cache that tells how large it became."""
+    class Watched(Store):
+        """A store that tells how large it became."""
 
-        def resize(self, num_slots: int, num_positions: int) -> None:
-            """As the cache does; what it holds then is noted."""
-            super().resize(num_slots, num_positions)
-            seen.append(sum(held.nbytes for held in (*self.keys, *self.values)))
+        def resize(self, need: Need) -> None:
+            """As the store does; what it holds then is noted."""
+            super().resize(need)
+            held = [layer for cache in (self.own, self.prefixes) for layer in (*cache.keys, *cache.values)]
+            seen.append(sum(layer.nbytes for layer in held))
             assert seen[-1] == self.num_bytes
 
-    monkeypatch.setattr(engine_module, "Cache", Watched)
+    monkeypatch.setattr(engine_module, "Store", Watched)
     return seen
 
 
@@ -83,13 +85,13 @@ def test_the_batch_says_who_was_sent_back() -> None:
     lanes = engine.open(lambda place: False)
     lanes.admit(long_ones)
     assert [job.place for job in lanes.taken_back()] == [job.place for job in long_ones[len(lanes.lanes) :]]
-    assert len(lanes.lanes) == 8
+    assert len(lanes.lanes) == 7  # prompts of 512 positions each, and 8 rows of 64, in room for 4,096
     assert lanes.taken_back() == []
 
 
 def test_a_request_that_no_limit_can_hold_is_refused_before_any_work() -> None:
     made = llama()
-    least = -(-4 * BLOCK * slot_bytes(made.network.shape, torch.float32) // 2**20)
+    least = -(-5 * BLOCK * slot_bytes(made.network.shape, torch.float32) // 2**20)
     engine = Engine(made, EngineSettings(num_slots=16, cache_mebibytes=least))
     with pytest.raises(DataError, match="do not fit the limit"):
         engine.complete([Request("long", WARM, token_ids=tuple([1] * 500))])
@@ -101,7 +103,7 @@ def test_a_limit_below_the_smallest_cache_is_refused(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(engine_module, "longest_within", lambda *sizes: 0)
     with pytest.raises(SettingsError, match="1 MiB do not hold") as caught:
         Engine(llama(), EngineSettings(cache_mebibytes=1))
-    assert "at least 10" in (caught.value.hint or "")
+    assert "at least 7" in (caught.value.hint or "")
 
 
 def test_a_running_engine_lets_those_wait_that_a_full_cache_sent_back() -> None:

@@ -13,10 +13,12 @@ from tests.engine.engine_models import END, MODELS, START, Made, full_logits, ll
 
 from rung.base.errors import DataError, ModelError, SettingsError
 from rung.base.events import Events
-from rung.engine.attend import BLOCK, STEPS, Cache, DecodeAttend
+from rung.engine.cache import BLOCK, STEPS
+from rung.engine.decode import DecodeAttend
 from rung.engine.engine import Engine
 from rung.engine.invariance import finest_step
 from rung.engine.settings import EngineSettings
+from rung.engine.store import Need, Store
 from rung.models.load import load
 from rung.records.contracts import Completer, Completion, Message, Request, Sampling
 
@@ -341,23 +343,27 @@ def test_batch_sizes_with_other_bits_are_found_and_not_used() -> None:
 
 def test_attention_looks_no_further_than_the_finest_step_with_equal_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     made, device = llama(), torch.device("cpu")
-    cache = Cache(made.network.shape, 8, torch.float32, device)
-    cache.reserve(2 * BLOCK)
-    finest_step(cache, made.network.shape.num_heads)
-    assert cache.step in STEPS
-    assert not any(bool(layer.any()) for layer in (*cache.keys, *cache.values))
+    store = Store(made.network.shape, torch.float32, device)
+    store.resize(Need(8, 2 * BLOCK, 8, 2 * BLOCK))
+    finest_step(store, made.network.shape.num_heads)
+    assert store.own.step == store.prefixes.step
+    assert store.own.step in STEPS
+    assert not any(bool(layer.any()) for cache in (store.own, store.prefixes) for layer in (*cache.keys, *cache.values))
     lengths = []
 
     class Shaky(DecodeAttend):
         """Other bits at lengths that are no multiple of 64."""
 
+        def __init__(self, *args: Any, minimum: int) -> None:
+            super().__init__(*args, minimum=minimum)
+            lengths.append(minimum)
+
         def __call__(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-            lengths.append(self._length)
-            return super().__call__(*args, **kwargs) + 1e-3 * (self._length % 64)
+            return super().__call__(*args, **kwargs) + 1e-3 * (lengths[-1] % 64)
 
     monkeypatch.setattr("rung.engine.invariance.DecodeAttend", Shaky)
-    finest_step(cache, made.network.shape.num_heads)
-    assert cache.step == 64
+    finest_step(store, made.network.shape.num_heads)
+    assert store.own.step == 64
     assert min(lengths) == 16
 
 
@@ -365,9 +371,9 @@ def test_attention_looks_no_further_than_the_finest_step_with_equal_bits(monkeyp
 def test_every_granularity_gives_the_same_tokens(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = Engine(llama(), EngineSettings(num_slots=8)).complete(requests(6))
 
-    def found(cache: Cache, num_heads: int) -> int:
+    def found(store: Store, num_heads: int) -> int:
         """What a probe on another machine may find."""
-        cache.step = step
+        store.set_step(step)
         return step
 
     monkeypatch.setattr("rung.engine.invariance.finest_step", found)

@@ -11,7 +11,8 @@ import pytest
 import torch
 from tests.engine.engine_models import MODELS, START, Made, llama
 
-from rung.engine.attend import Cache, Piece
+from rung.engine.attend import Piece
+from rung.engine.cache import Cache
 from rung.engine.engine import Engine
 from rung.engine.forward import Forward
 from rung.engine.prefill import LEVEL, Prefill, Prompt

@@ -1,16 +1,13 @@
-"""Attention over a cache: keys and values of every slot lie in one contiguous block per layer.
+"""Attention of prompts that go into the cache.
 
-Legend: N slots in the batch, T token, H query heads, K key/value heads, G query heads per key head, d head width,
-L cached positions looked at.
+Legend: T token, H query heads, K key/value heads, d head width, G groups of one anchor, Q queries of a group, L cached
+positions looked at.
 
-The bits of a row may not depend on its neighbours, so nothing here reduces over a length that neighbours decide: the
-weighted sum over positions runs in blocks of `BLOCK`, anchored at position 0. A block in which a slot has nothing to
-see adds exact zeros, however many such blocks the longest neighbour brings along.
+The bits of a row may not depend on its neighbours: every shape here is decided by a token's own position.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -19,103 +16,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rung.models.network import Shape
+from rung.engine.cache import Cache
 
-__all__ = [
-    "BLOCK",
-    "QUERIES",
-    "STEPS",
-    "Cache",
-    "DecodeAttend",
-    "Piece",
-    "PrefillAttend",
-    "longest_within",
-    "slot_bytes",
-]
+__all__ = ["QUERIES", "Piece", "PrefillAttend"]
 
-BLOCK = 256
-STEPS = (16, 64, BLOCK)  # granularities of the length looked at within the first block; the finest reads least
 QUERIES = 16  # prompt positions that attend together
-_GROWTH = 64
-
-
-def padded(num_positions: int, step: int) -> int:
-    """The length that `num_positions` are rounded up to: multiples of `step` in the first block, then whole blocks."""
-    unit = step if num_positions <= BLOCK else BLOCK
-    return -(-num_positions // unit) * unit
-
-
-class Cache:
-    """Keys and values of all layers, each [num_slots, K, capacity, d]; capacity grows by blocks.
-
-    Memory is `slot_bytes` * num_slots * capacity. Values beyond a slot's own length are stale or zero, always finite,
-    and masked by whoever reads. `step` is the granularity of the length that a decode step looks at within the first
-    block, to be set before `reserve`; the start-up probe finds the finest that changes no bit.
-
-    Args:
-        shape, dtype, device: of the network.
-        num_slots: sequences that it holds.
-        limit: bytes that it may take, 0 for any number. Longer sequences then leave room for fewer slots.
-    """
-
-    def __init__(self, shape: Shape, num_slots: int, dtype: torch.dtype, device: torch.device, limit: int = 0) -> None:
-        self.num_slots, self.capacity, self.step, self.limit = num_slots, 0, _GROWTH, limit
-        self._shape, self._dtype, self._device = shape, dtype, device
-        self.keys = [self._empty(0) for _ in range(shape.num_layers)]
-        self.values = [self._empty(0) for _ in range(shape.num_layers)]
-
-    def _empty(self, capacity: int) -> Tensor:
-        size = (self.num_slots, self._shape.num_kv_heads, capacity, self._shape.head_width)
-        return torch.zeros(size, dtype=self._dtype, device=self._device)
-
-    @property
-    def slot_bytes(self) -> int:
-        """What one position of one slot takes."""
-        return slot_bytes(self._shape, self._dtype)
-
-    @property
-    def num_bytes(self) -> int:
-        """What all of it takes now."""
-        return self.slot_bytes * self.num_slots * self.capacity
-
-    def affordable(self, num_positions: int) -> int:
-        """How many slots of so many positions the limit allows."""
-        capacity = self._capacity(num_positions)
-        return self.limit // (self.slot_bytes * capacity) if self.limit and capacity else sys.maxsize
-
-    def _capacity(self, num_positions: int) -> int:
-        return padded(num_positions, max(_GROWTH, self.step))
-
-    def reserve(self, num_positions: int) -> None:
-        """Make room for `num_positions` in every slot; what is cached stays."""
-        if self._capacity(num_positions) > self.capacity:
-            self.resize(self.num_slots, num_positions)
-
-    def resize(self, num_slots: int, num_positions: int) -> None:
-        """Have so many slots, and room for `num_positions` in each; what is cached there stays."""
-        capacity, slots = self._capacity(num_positions), min(num_slots, self.num_slots)
-        places = min(capacity, self.capacity)
-        self.num_slots, self.capacity = num_slots, capacity
-        for held in (self.keys, self.values):
-            for layer, old in enumerate(held):
-                held[layer] = self._empty(capacity)
-                held[layer][:slots, :, :places] = old[:slots, :, :places]
-
-    def copy(self, source: int, target: int, stop: int, start: int = 0) -> None:
-        """Give slot `target` the positions from `start` up to `stop` of slot `source`."""
-        for held in (*self.keys, *self.values):
-            held[target, :, start:stop] = held[source, :, start:stop]
-
-
-def slot_bytes(shape: Shape, dtype: torch.dtype) -> int:
-    """Bytes of the keys and values of one position in all layers."""
-    return 2 * shape.num_layers * shape.num_kv_heads * shape.head_width * dtype.itemsize
-
-
-def longest_within(shape: Shape, num_slots: int, dtype: torch.dtype, limit: int) -> int:
-    """The longest sequences, in whole blocks, of which `num_slots` fit `limit` bytes; 0 without a limit, or where
-    none do."""
-    return limit // (slot_bytes(shape, dtype) * num_slots) // BLOCK * BLOCK
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,55 +122,3 @@ def _group(anchor: int, pieces: Sequence[Piece], starts: Sequence[int], device: 
     neighbours = slots == list(range(slots[0], slots[0] + len(slots)))
     where = slice(slots[0], slots[0] + len(slots)) if neighbours else torch.tensor(slots, device=device)
     return _Group(anchor, where, whole, whole.flatten()[at], at)
-
-
-class DecodeAttend:
-    """One new token for each of the first N slots, slot n's at position `positions[n]`.
-
-    Args:
-        cache: with room for the largest position.
-        positions: where each slot's token stands, on the host.
-        minimum: look at no fewer than this many (padded) positions; the start-up probe uses it.
-    """
-
-    def __init__(self, cache: Cache, positions: list[int], minimum: int = 0) -> None:
-        self._cache, self._positions = cache, positions
-        self._length = padded(max(max(positions) + 1, minimum), cache.step)
-        device = cache.keys[0].device
-        self._positions_N1 = torch.tensor(positions, device=device)[:, None]
-        heads = torch.arange(len(positions) * cache.keys[0].shape[1], device=device)
-        slot_positions = self._positions_N1.expand(-1, cache.keys[0].shape[1]).reshape(-1)
-        self._places = heads * cache.capacity + slot_positions
-        self._views: dict[int, tuple[int, Tensor]] = {}
-
-    def __call__(
-        self, layer: int, query_BTHd: Tensor, key_BTKd: Tensor, value_BTKd: Tensor, *, scale: float, window: int
-    ) -> Tensor:
-        """Attention output [N, 1, H, d]; see `rung.models.network.Attend`."""
-        num_slots, _, num_kv_heads, width = key_BTKd.shape
-        keys, values = self._cache.keys[layer], self._cache.values[layer]
-        keys.view(-1, width).index_copy_(0, self._places, key_BTKd.reshape(-1, width))
-        values.view(-1, width).index_copy_(0, self._places, value_BTKd.reshape(-1, width))
-        first, mask = self._view(window, num_kv_heads, query_BTHd.shape[2] // num_kv_heads, query_BTHd.dtype)
-        rows = num_slots * num_kv_heads
-        keys = keys.view(-1, self._cache.capacity, width)[:rows, first : self._length]
-        values = values.view(-1, self._cache.capacity, width)[:rows, first : self._length]
-        query = query_BTHd.reshape(rows, -1, width)
-        weights = torch.baddbmm(mask, query, keys.transpose(1, 2), alpha=scale).softmax(-1)
-        seen = torch.bmm(weights[..., :BLOCK], values[:, :BLOCK])
-        for start in range(BLOCK, self._length - first, BLOCK):
-            seen = torch.baddbmm(seen, weights[..., start : start + BLOCK], values[:, start : start + BLOCK])
-        return seen.view(query_BTHd.shape)
-
-    def _view(self, window: int, num_kv_heads: int, group: int, dtype: torch.dtype) -> tuple[int, Tensor]:
-        """First position that any slot looks at (a whole number of blocks), and the additive mask [N*K, G, L]."""
-        if window not in self._views:
-            first = max(0, min(self._positions) - window + 1) // BLOCK * BLOCK if window else 0
-            place = torch.arange(first, self._length, device=self._positions_N1.device)[None]
-            hidden = place > self._positions_N1
-            if window:
-                hidden |= place <= self._positions_N1 - window
-            mask = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, -torch.inf)
-            wide = mask[:, None, None].expand(-1, num_kv_heads, group, -1).reshape(-1, group, mask.shape[-1])
-            self._views[window] = (first, wide)
-        return self._views[window]

@@ -11,13 +11,15 @@ from dataclasses import dataclass
 
 import torch
 
-from rung.engine.attend import Cache, DecodeAttend
+from rung.engine.decode import DecodeAttend, Place
 from rung.engine.forward import Forward
 from rung.engine.jobs import Job
 from rung.engine.lane import Lane
 from rung.engine.prefill import Prefill, Prompt
+from rung.engine.prefixes import Prefixes
 from rung.engine.sample import Sampler
 from rung.engine.steering.park import Parked, park, restore
+from rung.engine.store import Need, Store
 from rung.records.contracts import Completion
 from rung.records.tokenizer import Tokenizer
 
@@ -34,22 +36,23 @@ class BatchOptions:
 
 
 class Batch:
-    """Runs jobs to their ends. Running sequences occupy slots 0..n-1 of the cache; a step computes the smallest allowed
-    count of rows that holds them, the rows above n reading token 0 to no purpose.
+    """Runs jobs to their ends. Running sequences occupy slots 0..n-1 of the own parts' cache; a step computes the
+    smallest allowed count of rows that holds them, the rows above n reading token 0 to no purpose.
 
-    The beginning of a prompt that a slot already holds is copied from there instead of computed again: same bits, less
-    work. `lanes` are the running sequences, slot by slot. Where the cache has a limit and they grow beyond it, the
-    least advanced are sent back: `taken_back` gives their jobs to whoever admits, and they begin again from the prompt,
-    which gives the same tokens. Those that pause leave their slots with what these held: `parked` gives them to whoever
-    resumes them, and `take_in` lets them go on.
+    A prompt is computed and kept once, however many sequences go on from it, and what it begins with in common with
+    another is copied from there: same bits, less work. `lanes` are the running sequences, slot by slot. Where the
+    caches have a limit and they grow beyond it, the least advanced are sent back: `taken_back` gives their jobs to
+    whoever admits, and they begin again from the prompt, which gives the same tokens. Those that pause leave their
+    slots with what these held: `parked` gives them to whoever resumes them, and `take_in` lets them go on.
     """
 
     def __init__(
-        self, forward: Forward, sampler: Sampler, cache: Cache, tokenizer: Tokenizer, options: BatchOptions
+        self, forward: Forward, sampler: Sampler, store: Store, tokenizer: Tokenizer, options: BatchOptions
     ) -> None:
-        self._forward, self._sampler, self._cache = forward, sampler, cache
+        self._forward, self._sampler, self._store = forward, sampler, store
         self._tokenizer, self._options = tokenizer, options
-        self._prefill = Prefill(forward, cache, options.prefill_chunk)
+        self._prefill = Prefill(forward, store.prefixes, options.prefill_chunk)
+        self._prefixes = Prefixes(store.prefixes)
         self.lanes: list[Lane] = []
         self._sent_back: list[Job] = []
         self._parked: list[Parked] = []
@@ -89,13 +92,14 @@ class Batch:
     @torch.inference_mode()
     def take_in(self, parked: Parked) -> None:
         """Let a sequence that paused go on, in a free slot; sent back where its length leaves no room for it."""
-        lane, count = parked.lane, len(self.lanes) + 1
-        longest = max(self._longest(), lane.position + 1)
-        if count > min(self.num_slots, self._affordable(longest)):
+        lane = parked.lane
+        need = self._need([*self.lanes, lane], [])
+        if len(self.lanes) == self.num_slots or (self.lanes and not self._store.affordable(need)):
             self._sent_back.append(lane.job)
             return
-        self._fit(count, longest)
-        restore(parked, self._cache, count - 1)
+        self._fit(need)
+        lane.prefix, _ = self._prefixes.take(lane.prefix.ids)
+        restore(parked, self._store, len(self.lanes))
         self.lanes.append(lane)
 
     def room(self, num_waiting: int) -> int:
@@ -104,8 +108,10 @@ class Batch:
         A forward over a few short prompts costs little less than one over many, so a sixteenth of the slots is let run
         free before it is worth one.
         """
-        most = min(self.num_slots, self._affordable(self._longest()))
-        num_free = min(most - len(self.lanes), num_waiting)
+        num_free = min(self.num_slots - len(self.lanes), num_waiting)
+        now = self._need(self.lanes, [])
+        while self.lanes and num_free and not self._store.affordable(self._with_more(now, num_free)):
+            num_free -= 1
         worth_it = not self.lanes or num_free >= min(num_waiting, max(1, self.num_slots // 16))
         return num_free if worth_it else 0
 
@@ -113,24 +119,27 @@ class Batch:
     def admit(self, jobs: Sequence[Job]) -> None:
         """Put jobs, no more than `room`, into free slots, their prompts but the last token into the cache; those whose
         length leaves no room for them are sent back."""
-        num_new, longest = len(jobs), self._longest()
-        while num_new and len(self.lanes) + num_new > self._affordable(max(longest, *_lengths(jobs[:num_new]))):
+        num_new = len(jobs)
+        while num_new + len(self.lanes) > 1 and not self._store.affordable(self._need(self.lanes, jobs[:num_new])):
             num_new -= 1
         self._sent_back += jobs[num_new:]
-        if not num_new:
+        if num_new <= 0:
             return
-        jobs = jobs[:num_new]
-        self._fit(len(self.lanes) + num_new, max(longest, *_lengths(jobs)))
-        held = [Prompt(lane.job.prompt_ids[:-1], slot) for slot, lane in enumerate(self.lanes)]
-        arrivals = [Prompt(job.prompt_ids[:-1], slot) for slot, job in enumerate(jobs, len(self.lanes))]
-        self._prefill.run(arrivals, held)
-        self.lanes += [Lane(job, self._tokenizer) for job in jobs]
+        self._fit(self._need(self.lanes, jobs[:num_new]))
+        there, arrivals = self._prefixes.prompts(), list[Prompt]()
+        for job in jobs[:num_new]:
+            prefix, is_new = self._prefixes.take(job.prompt_ids[:-1])
+            self.lanes.append(Lane(job, self._tokenizer, prefix))
+            if is_new:
+                arrivals.append(Prompt(prefix.ids, prefix.slot))
+        taken = {prompt.slot for prompt in arrivals}
+        self._prefill.run(arrivals, [prompt for prompt in there if prompt.slot not in taken])
 
     @torch.inference_mode()
     def step(self) -> list[Lane]:
         """One new token for every lane that is not sent back; those that it ended leave and are returned, those that
         it paused leave too."""
-        while len(self.lanes) > self._affordable(self._longest()):
+        while len(self.lanes) > 1 and not self._store.affordable(self._need(self.lanes, [])):
             least = min(reversed(range(len(self.lanes))), key=lambda slot: len(self.lanes[slot].token_ids))
             self._sent_back.append(self.lanes[least].job)
             self._free(least)
@@ -138,7 +147,7 @@ class Batch:
         finished = [lane for lane in self.lanes if lane.finish_reason is not None]
         for slot in reversed(range(len(self.lanes))):
             if self.lanes[slot].paused:
-                self._parked.append(park(self.lanes[slot], self._cache, slot, self._forward.network))
+                self._parked.append(park(self.lanes[slot], self._store, slot, self._forward.network))
             if self.lanes[slot].paused or self.lanes[slot].finish_reason is not None:
                 self._free(slot)
         return finished
@@ -154,43 +163,50 @@ class Batch:
     def _free(self, slot: int) -> None:
         """Take a lane out; the last lane fills the hole."""
         last = self.lanes.pop()
-        if slot < len(self.lanes):
-            self._cache.copy(len(self.lanes), slot, last.position)
+        gone = self.lanes[slot] if slot < len(self.lanes) else last
+        self._prefixes.release(gone.prefix)
+        if gone is not last:
+            self._store.own.copy(len(self.lanes), slot, last.num_own)
             self.lanes[slot] = last
 
-    def _longest(self) -> int:
-        """Positions that the longest lane needs for its next token; 1 without lanes."""
-        return max((lane.position for lane in self.lanes), default=0) + 1
+    def _need(self, lanes: Sequence[Lane], jobs: Sequence[Job]) -> Need:
+        """Room for the next token of lanes and of jobs to come."""
+        prompts = {lane.prefix.ids for lane in lanes} | {job.prompt_ids[:-1] for job in jobs}
+        return Need(
+            self._rows(len(lanes) + len(jobs)),
+            max((lane.num_own for lane in lanes), default=0) + 1,
+            len(prompts - {()}),
+            max((len(ids) for ids in prompts), default=0),
+        )
 
-    def _affordable(self, num_positions: int) -> int:
-        """How many sequences may run when the longest has so many positions: a batch size, never none."""
-        counts, most = self._options.counts, self._cache.affordable(num_positions)
-        return max((count for count in counts if count <= most), default=counts[0])
+    def _with_more(self, need: Need, num_more: int) -> Need:
+        """Room for so many more sequences with prompts of their own, as long as the longest so far."""
+        rows = self._rows(len(self.lanes) + num_more)
+        return Need(rows, need.own, need.num_prefixes + num_more, need.prefix)
 
-    def _fit(self, num_lanes: int, num_positions: int) -> None:
-        """Give the cache room for the longest sequence and rows for all; within its limit, if it has one."""
-        cache, num_rows = self._cache, self._rows(num_lanes)
-        within = cache.num_slots <= self._affordable(max(num_positions, cache.capacity))
-        if num_rows > cache.num_slots or not within:
-            cache.resize(min(self.num_slots, self._affordable(num_positions)), num_positions)
-        cache.reserve(num_positions)
+    def _fit(self, need: Need) -> None:
+        """Give the caches this room; within their limit, if they have one."""
+        store = self._store
+        if store.holds(need) and store.num_bytes <= (store.limit or store.num_bytes):
+            return
+        grown = store.grown(need)
+        if not store.affordable(grown):
+            self._prefixes.pack()
+            grown = need
+        store.resize(grown)
 
     def _rows(self, num_lanes: int) -> int:
         return next(count for count in self._options.counts if count >= num_lanes)
 
     def _decode(self) -> None:
         lanes = self.lanes
-        num_rows = self._rows(len(lanes))
-        spare = num_rows - len(lanes)
-        positions = [lane.position for lane in lanes] + [0] * spare
-        tokens = [lane.token for lane in lanes] + [0] * spare
-        self._fit(len(lanes), max(positions) + 1)
+        spare = range(len(lanes), self._rows(len(lanes)))
+        self._fit(self._need(lanes, []))
+        places = [Place(s, lane.num_own, lane.prefix.slot, len(lane.prefix.ids)) for s, lane in enumerate(lanes)]
+        attend = DecodeAttend(self._store.own, self._store.prefixes, places + [Place(slot, 0) for slot in spare])
         hidden_N1D = self._forward.hidden(
-            [[token] for token in tokens], [[position] for position in positions], DecodeAttend(self._cache, positions)
+            [[lane.token] for lane in lanes] + [[0] for _ in spare],
+            [[lane.position] for lane in lanes] + [[0] for _ in spare],
+            attend,
         )
         self._sampler.step(lanes, hidden_N1D[:, 0])
-
-
-def _lengths(jobs: Sequence[Job]) -> list[int]:
-    """Positions that each needs for its first token."""
-    return [len(job.prompt_ids) for job in jobs]

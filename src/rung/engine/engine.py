@@ -11,8 +11,8 @@ import torch
 
 from rung.base.errors import ModelError, SettingsError
 from rung.base.events import Events
-from rung.engine.attend import BLOCK, Cache, longest_within, slot_bytes
 from rung.engine.batch import Batch, BatchOptions
+from rung.engine.cache import BLOCK, slot_bytes
 from rung.engine.constraints.compiling import Compiler
 from rung.engine.forward import Forward
 from rung.engine.head import Head
@@ -22,6 +22,7 @@ from rung.engine.one_by_one import OneByOne
 from rung.engine.sample import Sampler
 from rung.engine.score import Pair, make_pairs, score_pairs
 from rung.engine.settings import EngineSettings
+from rung.engine.store import Store, longest_within
 from rung.engine.whole import Whole
 from rung.models.families.fallback import Fallback
 from rung.models.network import Network
@@ -102,7 +103,8 @@ class Engine:
         self._events, self._on_step = events or Events(), on_step
         self._forward = Forward(loaded.network)
         self._head = Head(loaded.network, self.settings.head_chunk)
-        self._cache: Cache | None = None
+        self._store: Store | None = None
+        self._num_slots = 0
         self._max_context = _most_context(loaded.network, self.settings)
         self._most_slots = self.settings.num_slots
         width = loaded.network.shape.vocabulary
@@ -128,7 +130,7 @@ class Engine:
                     return one_by_one.run(waiting, report)
                 self._batch(len(waiting)).run(waiting, report, done)
             except ModelError:
-                self._cache = None  # it may hold values that are not finite, which no mask can hide
+                self._store = None  # it may hold values that are not finite, which no mask can hide
                 raise
             except torch.OutOfMemoryError:
                 if not self.shrink():
@@ -144,8 +146,8 @@ class Engine:
     def shrink(self) -> bool:
         """After a lack of memory: half the slots from now on, and the cache given back. False where no fewer work; then
         nothing has changed but the cache, which is gone."""
-        had = self._cache.num_slots if self._cache is not None else 0
-        self._cache = None
+        had = self._num_slots if self._store is not None else 0
+        self._store = None
         if not had or had == self._counts()[0]:
             return False
         self._most_slots = had // 2
@@ -184,16 +186,16 @@ class Engine:
 
     def memory(self) -> Memory:
         """What weights and cache take now."""
-        cache = self._cache
+        store = self._store
         return Memory(
             str(self._forward.device),
             sum(p.nbytes for p in self._loaded.network.parameters()),
-            cache.num_bytes if cache is not None else 0,
+            store.num_bytes if store is not None else 0,
         )
 
     def release(self) -> None:
         """Give the cache's memory back; the next `complete` takes it again."""
-        self._cache = None
+        self._store = None
 
     def _sampler(self) -> Sampler:
         return Sampler(self._head, self.settings.keep_logprobs, self.settings.keep_entropies)
@@ -206,9 +208,9 @@ class Engine:
 
     def _batch(self, num_jobs: int) -> Batch:
         counts = self._counts()
-        cache = self._room(next((c for c in counts if c >= num_jobs), counts[-1]))
-        options = BatchOptions(tuple(c for c in counts if c <= cache.num_slots), self.settings.prefill_chunk)
-        return Batch(self._forward, self._sampler(), cache, self._tokenizer, options)
+        self._num_slots = next((c for c in counts if c >= num_jobs), counts[-1])
+        options = BatchOptions(tuple(c for c in counts if c <= self._num_slots), self.settings.prefill_chunk)
+        return Batch(self._forward, self._sampler(), self._room(), self._tokenizer, options)
 
     def _counts(self) -> tuple[int, ...]:
         if self.invariance is None:
@@ -223,14 +225,13 @@ class Engine:
         most = -(-self._most_slots // SMALLEST) * SMALLEST
         return tuple(c for c in self.invariance.counts if c <= most) or self.invariance.counts[-1:]
 
-    def _room(self, num_slots: int) -> Cache:
-        if self._cache is None or self._cache.num_slots < num_slots:
-            shape = self._loaded.network.shape
+    def _room(self) -> Store:
+        if self._store is None:
             limit = self.settings.cache_mebibytes << 20
-            self._cache = Cache(shape, num_slots, self._forward.dtype, self._forward.device, limit)
+            self._store = Store(self._loaded.network.shape, self._forward.dtype, self._forward.device, limit)
         if self.invariance is not None:
-            self._cache.step = self.invariance.step
-        return self._cache
+            self._store.set_step(self.invariance.step)
+        return self._store
 
     def _reporter(self, jobs: Sequence[Job]) -> Callable[[int, int], None]:
         """Counts tokens, reports twice a second, and once more at the end."""
@@ -264,6 +265,6 @@ def _most_context(network: Network, settings: EngineSettings) -> int:
         raise SettingsError(
             f"{settings.cache_mebibytes} MiB do not hold {fewest} sequences of {BLOCK} positions",
             place="engine.cache_mebibytes",
-            hint=f"at least {-(-fewest * BLOCK * slot_bytes(network.shape, dtype) // 2**20)}; 0 is no limit",
+            hint=f"at least {-(-(fewest + 1) * BLOCK * slot_bytes(network.shape, dtype) // 2**20)}; 0 is no limit",
         )
     return min((n for n in (settings.max_context, network.shape.max_context, affordable) if n), default=0)

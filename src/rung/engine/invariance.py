@@ -1,8 +1,8 @@
 """Which batch sizes give the same bits on this machine, with this network, in this precision: tried, not assumed.
 
 Matrix kernels choose their inner loops by shape, so a row's result may depend on how many rows are computed with it.
-The probe decodes the same token in every row, at several batch sizes and padded lengths, and keeps the sizes whose rows
-are all equal, bit for bit, to those of the full batch.
+The probe decodes the same token in every row, at several batch sizes and padded lengths, from prompts of their own and
+from shared ones, and keeps the sizes whose rows are all equal, bit for bit, to those of the full batch.
 
 Legend: N rows, D width, C vocabulary chunk.
 """
@@ -16,10 +16,13 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from rung.engine.attend import BLOCK, STEPS, Cache, DecodeAttend, Piece
+from rung.engine.attend import Piece
+from rung.engine.cache import BLOCK, STEPS, Cache
+from rung.engine.decode import DecodeAttend, Place
 from rung.engine.forward import Forward
 from rung.engine.head import Head, Needs
 from rung.engine.prefill import ROWS, Prefill, Prompt
+from rung.engine.store import Need, Store
 from rung.models.network import Network
 
 __all__ = ["COMMON", "SMALLEST", "Invariance", "candidate_counts", "invariance", "probe"]
@@ -27,6 +30,7 @@ __all__ = ["COMMON", "SMALLEST", "Invariance", "candidate_counts", "invariance",
 SMALLEST = 4  # fewer rows fall into matrix-vector kernels with other bits; they cost about as much
 COMMON = 16  # from here on all row counts tried had equal bits; some narrow products of fewer rows had not
 _NUM_TOKENS = 9
+_NUM_OWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,30 +77,35 @@ def invariance(forward: Forward, head: Head, counts: tuple[int, ...]) -> Invaria
 @torch.inference_mode()
 def probe(forward: Forward, head: Head, counts: tuple[int, ...]) -> Invariance:
     """Run it on `counts` (ascending); costs about one decode step per count, and one of 500 rows."""
-    network = forward.network
-    cache = Cache(network.shape, counts[-1], forward.dtype, forward.device)
-    cache.reserve(2 * BLOCK)
-    finest_step(cache, network.shape.num_heads)
-    prompts_agree = _prompts_agree(forward, cache)
-    for slot in range(1, counts[-1]):
-        cache.copy(0, slot, _NUM_TOKENS)
-    reference = _rows(forward, head, cache, (counts[-1], 0))
+    network, full = forward.network, counts[-1]
+    store = Store(network.shape, forward.dtype, forward.device)
+    store.resize(Need(full, 2 * BLOCK, full, 2 * BLOCK))
+    finest_step(store, network.shape.num_heads)
+    prompts_agree = _prompts_agree(forward, store)
+    for slot in range(full):
+        store.prefixes.copy(0, slot, _NUM_TOKENS)
+        for held, prompts in zip((*store.own.keys, *store.own.values), _tensors(store.prefixes), strict=True):
+            held[slot, :, :_NUM_OWN] = prompts[0, :, :_NUM_OWN]
+    reference = _rows(forward, head, store, _Shape(full))
+    others = (_Shape(full, least=BLOCK), _Shape(full, least=2 * BLOCK), _Shape(full, users=full), _Shape(full, users=3))
     exact = (
         prompts_agree
         and _all_equal(reference, reference[:1])
-        and all(
-            torch.equal(_rows(forward, head, cache, (counts[-1], length)), reference) for length in (BLOCK, 2 * BLOCK)
-        )
+        and all(torch.equal(_rows(forward, head, store, shape), reference) for shape in others)
     )
-    kept = [c for c in counts[:-1] if _all_equal(_rows(forward, head, cache, (c, 0)), reference[:1])]
+    kept = [c for c in counts[:-1] if _all_equal(_rows(forward, head, store, _Shape(c)), reference[:1])]
     rejected = tuple(c for c in counts[:-1] if c not in kept)
-    return Invariance((*kept, counts[-1]), rejected, exact, cache.step)
+    return Invariance((*kept, full), rejected, exact, store.own.step)
 
 
-def _prompts_agree(forward: Forward, cache: Cache) -> bool:
+def _tensors(cache: Cache) -> tuple[Tensor, ...]:
+    return (*cache.keys, *cache.values)
+
+
+def _prompts_agree(forward: Forward, store: Store) -> bool:
     """Whether a prompt's bits are the same alone, among many rows, and cut in two; it is left in slot 0."""
     vocabulary = forward.network.shape.vocabulary
-    prefill = Prefill(forward, cache, ROWS)
+    prefill = Prefill(forward, store.prefixes, ROWS)
     prompt = Prompt(tuple((7 * i + 3) % vocabulary for i in range(_NUM_TOKENS)), 0)
     whole, cut = Piece(0, 0, _NUM_TOKENS), _NUM_TOKENS // 2
     alone = prefill.compute(0, [(prompt, whole)])[:, :_NUM_TOKENS]
@@ -108,12 +117,12 @@ def _prompts_agree(forward: Forward, cache: Cache) -> bool:
     )
 
 
-def finest_step(cache: Cache, num_heads: int) -> int:
+def finest_step(store: Store, num_heads: int) -> int:
     """The first of `STEPS` whose every multiple, as the length looked at, gives attention the bits of a whole block.
 
     Tried on random keys and values in the first layer, which are cleared afterwards, at three positions.
     """
-    held = (cache.keys[0], cache.values[0])
+    held = [tensors[0] for cache in (store.own, store.prefixes) for tensors in (cache.keys, cache.values)]
     draw = torch.Generator().manual_seed(0)
     for tensor in held:
         block = tensor[:, :, :BLOCK]
@@ -125,27 +134,38 @@ def finest_step(cache: Cache, num_heads: int) -> int:
     )
 
     def attended(position: int, length: int) -> Tensor:
-        """Every slot's token at `position`, looking at `length` places."""
-        attend = DecodeAttend(cache, [position] * num_slots, minimum=length)
+        """Every slot's token at `position`, after as many of a prompt, looking at `length` places of both."""
+        places = [Place(slot, position, slot, position) for slot in range(num_slots)]
+        attend = DecodeAttend(store.own, store.prefixes, places, minimum=length)
         return attend(0, query, key, value, scale=width**-0.5, window=0)
 
     whole = {position: attended(position, BLOCK) for position in (_NUM_TOKENS, 70, 130)}
-    for cache.step in STEPS:
-        lengths = range(cache.step, BLOCK, cache.step)
+    for step in STEPS:
+        store.set_step(step)
+        lengths = range(step, BLOCK, step)
         if all(torch.equal(attended(p, n), same) for p, same in whole.items() for n in lengths if n > p):
             break
     for tensor in held:
         tensor.zero_()
-    return cache.step
+    return store.own.step
 
 
-def _rows(forward: Forward, head: Head, cache: Cache, shape: tuple[int, int]) -> Tensor:
-    """Everything that later decides a token, for `shape` = (rows, least cached length): [N, D + 3]."""
-    num_rows, length = shape
-    positions = [_NUM_TOKENS] * num_rows
-    attend = DecodeAttend(cache, positions, minimum=length)
-    hidden_ND = forward.hidden([[5]] * num_rows, [[p] for p in positions], attend)[:, 0]
-    warm = torch.full((num_rows, 1), 1.25, device=hidden_ND.device)
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """A step of `rows` rows, `users` of which share a prompt at a time, looking at no fewer than `least` places."""
+
+    rows: int
+    users: int = 1
+    least: int = 0
+
+
+def _rows(forward: Forward, head: Head, store: Store, shape: _Shape) -> Tensor:
+    """Everything that later decides a token, [N, D + 3]."""
+    places = [Place(row, _NUM_OWN, row // shape.users, _NUM_TOKENS) for row in range(shape.rows)]
+    attend = DecodeAttend(store.own, store.prefixes, places, minimum=shape.least)
+    position = _NUM_TOKENS + _NUM_OWN
+    hidden_ND = forward.hidden([[5]] * shape.rows, [[position]] * shape.rows, attend)[:, 0]
+    warm = torch.full((shape.rows, 1), 1.25, device=hidden_ND.device)
     outcome = head.run(hidden_ND, Needs(totals=True, entropies=True, inverse_temperature=warm))
     assert outcome.total is not None
     assert outcome.entropy is not None

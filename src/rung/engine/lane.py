@@ -10,6 +10,7 @@ from rung.base.errors import ModelError
 from rung.base.seeds import uniform
 from rung.engine.detokenise import Detokeniser
 from rung.engine.jobs import Job
+from rung.engine.prefixes import Prefix
 from rung.engine.steering.watch import Watching
 from rung.records.contracts import Completion, FinishReason
 from rung.records.stop import cut_at_stop, may_become_stop
@@ -32,12 +33,13 @@ class Token:
 class Lane:
     """The state of one running sequence. The token at `position` is `token`, and it is the next to go into the model.
 
-    All prompt tokens but the last are in the cache before a lane starts; the last goes in with the first decode step,
-    so that every drawn token comes from the same batched head.
+    All prompt tokens but the last are in the cache before a lane starts, as its `prefix`; the last goes in with the
+    first decode step, so that every drawn token comes from the same batched head.
     """
 
-    def __init__(self, job: Job, tokenizer: Tokenizer) -> None:
+    def __init__(self, job: Job, tokenizer: Tokenizer, prefix: Prefix | None = None) -> None:
         self.job, self.sampling = job, job.request.sampling
+        self.prefix = prefix or Prefix(job.prompt_ids[:-1], 0)
         self.token, self.position = job.prompt_ids[-1], len(job.prompt_ids) - 1
         self.token_ids: list[int] = []
         self.logprobs: list[float] = []
@@ -61,6 +63,11 @@ class Lane:
         if self.sampling.repetition_penalty == 1.0:
             return []
         return [*self.job.prompt_ids, *(self.token_ids if self.watching is None else self.watching.context)]
+
+    @property
+    def num_own(self) -> int:
+        """Positions of its own part that are in the cache: all before the next token's, but the prefix's."""
+        return self.position - len(self.prefix.ids)
 
     @property
     def remaining(self) -> int:

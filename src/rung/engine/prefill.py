@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from rung.engine.attend import Cache, Piece, PrefillAttend
+from rung.engine.attend import Piece, PrefillAttend
+from rung.engine.cache import Cache
 from rung.engine.forward import Forward
 from rung.engine.tree import num_common
 

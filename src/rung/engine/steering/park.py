@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from rung.engine.attend import Cache
 from rung.engine.lane import Lane
+from rung.engine.store import Store
 from rung.models.network import Network
 
 __all__ = ["Parked", "park", "restore"]
@@ -40,19 +41,31 @@ class Parked:
         return self.stamp != _stamp(self.network)
 
 
-def park(lane: Lane, cache: Cache, slot: int, network: Network) -> Parked:
-    """Copy what `slot` holds of the lane, for `restore`."""
+def park(lane: Lane, store: Store, slot: int, network: Network) -> Parked:
+    """Copy what the cache holds of the lane, its prompt's part and that of `slot`, for `restore`."""
+    num_before, place = len(lane.prefix.ids), lane.prefix.slot
     keys, values = (
-        tuple(layer[slot, :, : lane.position].clone() for layer in held) for held in (cache.keys, cache.values)
+        tuple(
+            torch.cat((before[place, :, :num_before], own[slot, :, : lane.num_own]), dim=1)
+            for before, own in zip(prefixes, owns, strict=True)
+        )
+        for prefixes, owns in ((store.prefixes.keys, store.own.keys), (store.prefixes.values, store.own.values))
     )
     return Parked(lane, keys, values, network, _stamp(network))
 
 
-def restore(parked: Parked, cache: Cache, slot: int) -> None:
-    """Put it into `slot`, which has room for it: the same bits at the same positions."""
-    for held, kept in ((cache.keys, parked.keys), (cache.values, parked.values)):
-        for layer, part in zip(held, kept, strict=True):
-            layer[slot, :, : part.shape[1]] = part
+def restore(parked: Parked, store: Store, slot: int) -> None:
+    """Put it into `slot`, which has room for it, and its prompt's part where the lane's prefix lies: the same bits at
+    the same positions, also for others who go on from that prompt."""
+    num_before, place = len(parked.lane.prefix.ids), parked.lane.prefix.slot
+    for prefixes, owns, kept in (
+        (store.prefixes.keys, store.own.keys, parked.keys),
+        (store.prefixes.values, store.own.values, parked.values),
+    ):
+        for before, own, part in zip(prefixes, owns, kept, strict=True):
+            if num_before:
+                before[place, :, :num_before] = part[:, :num_before]
+            own[slot, :, : part.shape[1] - num_before] = part[:, num_before:]
 
 
 def _stamp(network: Network) -> _Stamp:

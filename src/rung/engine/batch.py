@@ -1,20 +1,21 @@
 """Continuous batching: a fixed number of slots, and finished sequences' places go to the next requests.
 
-Legend: N slots in the step, D width.
+Legend: R rows of a step, D width.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from rung.engine.decode import DecodeAttend, Place
 from rung.engine.forward import Forward
+from rung.engine.invariance import COMMON
 from rung.engine.jobs import Job
-from rung.engine.lane import Lane
+from rung.engine.lane import Lane, Row
 from rung.engine.prefill import Prefill, Prompt
 from rung.engine.prefixes import Prefixes
 from rung.engine.sample import Sampler
@@ -200,13 +201,31 @@ class Batch:
 
     def _decode(self) -> None:
         lanes = self.lanes
-        spare = range(len(lanes), self._rows(len(lanes)))
-        self._fit(self._need(lanes, []))
-        places = [Place(s, lane.num_own, lane.prefix.slot, len(lane.prefix.ids)) for s, lane in enumerate(lanes)]
-        attend = DecodeAttend(self._store.own, self._store.prefixes, places + [Place(slot, 0) for slot in spare])
-        hidden_N1D = self._forward.hidden(
-            [[lane.token] for lane in lanes] + [[0] for _ in spare],
-            [[lane.position] for lane in lanes] + [[0] for _ in spare],
-            attend,
+        pending = sum(len(lane.pending) for lane in lanes)
+        # few rows cost little less than `COMMON`: forced text takes them
+        num_rows = self._rows(min(pending, self.num_slots, max(self._rows(len(lanes)), COMMON)))
+        counts = _shared_out(lanes, num_rows)
+        own = max(lane.num_own + count for lane, count in zip(lanes, counts, strict=True))
+        self._fit(replace(self._need(lanes, []), num_rows=num_rows, own=own))
+        rows, places = list[Row](), list[Place]()
+        for slot, (lane, count) in enumerate(zip(lanes, counts, strict=True)):
+            before = lane.prefix
+            rows += lane.rows(count)
+            places += [Place(slot, lane.num_own + i, before.slot, len(before.ids)) for i in range(count)]
+        unused = [Place(slot, 0) for slot in range(len(lanes), len(lanes) + num_rows - len(rows))]
+        hidden_R1D = self._forward.hidden(
+            [[row.token] for row in rows] + [[0] for _ in unused],
+            [[row.position] for row in rows] + [[0] for _ in unused],
+            DecodeAttend(self._store.own, self._store.prefixes, places + unused),
         )
-        self._sampler.step(lanes, hidden_N1D[:, 0])
+        self._sampler.step(rows, hidden_R1D[:, 0])
+
+
+def _shared_out(lanes: Sequence[Lane], num_rows: int) -> list[int]:
+    """How many of its pending tokens each lane puts into a step: one, and more where rows are left."""
+    spare, counts = num_rows - len(lanes), list[int]()
+    for lane in lanes:
+        more = min(len(lane.pending) - 1, spare)
+        spare -= more
+        counts.append(1 + more)
+    return counts

@@ -16,7 +16,7 @@ from rung.engine.cache import BLOCK, slot_bytes
 from rung.engine.constraints.compiling import Compiler
 from rung.engine.forward import Forward
 from rung.engine.head import Head
-from rung.engine.invariance import SMALLEST, Invariance, candidate_counts, invariance
+from rung.engine.invariance import COMMON, SMALLEST, Invariance, candidate_counts, invariance
 from rung.engine.jobs import Job, make_jobs
 from rung.engine.one_by_one import OneByOne
 from rung.engine.sample import Sampler
@@ -209,7 +209,8 @@ class Engine:
     def _batch(self, num_jobs: int) -> Batch:
         counts = self._counts()
         self._num_slots = next((c for c in counts if c >= num_jobs), counts[-1])
-        options = BatchOptions(tuple(c for c in counts if c <= self._num_slots), self.settings.prefill_chunk)
+        most = max(self._num_slots, COMMON)
+        options = BatchOptions(tuple(c for c in counts if c <= most), self.settings.prefill_chunk)
         return Batch(self._forward, self._sampler(), self._room(), self._tokenizer, options)
 
     def _counts(self) -> tuple[int, ...]:

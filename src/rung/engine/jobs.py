@@ -7,24 +7,28 @@ from dataclasses import dataclass
 
 from rung.base.errors import DataError, SettingsError
 from rung.engine.constraints.compiling import Compiler
+from rung.engine.constraints.jump import Jump
 from rung.engine.constraints.protocol import Constraint
 from rung.engine.steering.watch import Watch
-from rung.records.contracts import Request, Sampling
+from rung.records.contracts import MOST_TOP, Request, Sampling
 from rung.records.tokenizer import Tokenizer
 
 __all__ = ["Job", "make_jobs", "with_start"]
+
+_MOST_TOP_K = 1 << 63  # what a tensor can hold
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """A request at its place in the caller's list, with the ids that the model will read (start ids included) and what
-    its answer must obey; `watch` says what it pauses for."""
+    its answer must obey; `watch` says what it pauses for, `jump` spells what the constraint forces."""
 
     place: int
     request: Request
     prompt_ids: tuple[int, ...]
     constraint: Constraint | None = None
     watch: Watch | None = None
+    jump: Jump | None = None
 
 
 def make_jobs(
@@ -45,7 +49,9 @@ def make_jobs(
         ids = list(request.token_ids) if request.token_ids else next(encoded)
         prompt_ids = with_start(ids, tokenizer)
         _check_prompt(request, prompt_ids, max_context, vocabulary)
-        jobs.append(Job(place, request, prompt_ids, _constraint(request, compiler)))
+        constraint = _constraint(request, compiler)
+        jump = compiler.jump() if constraint is not None else None
+        jobs.append(Job(place, request, prompt_ids, constraint, jump=jump))
     return jobs
 
 
@@ -67,6 +73,8 @@ def _check_request(request: Request) -> None:
         raise SettingsError(
             "stop strings are given with a constraint", place=place, hint="let the constraint alone end the text"
         )
+    if not 0 <= request.top_logprobs <= MOST_TOP:
+        raise SettingsError(f"top_logprobs is {request.top_logprobs}", place=place, hint=f"use 0 (none) to {MOST_TOP}")
     _check_sampling(request.sampling, place)
 
 
@@ -89,7 +97,7 @@ def _check_sampling(sampling: Sampling, place: str) -> None:
     ranges = (
         ("temperature", sampling.temperature, sampling.temperature >= 0, "0 (greedy) or more"),
         ("top_p", sampling.top_p, 0 < sampling.top_p <= 1, "above 0, at most 1 (off)"),
-        ("top_k", sampling.top_k, sampling.top_k >= 0, "0 (off) or more"),
+        ("top_k", sampling.top_k, 0 <= sampling.top_k < _MOST_TOP_K, "0 (off) or more"),
         ("repetition_penalty", sampling.repetition_penalty, sampling.repetition_penalty > 0, "above 0; 1 is off"),
         ("max_new_tokens", sampling.max_new_tokens, sampling.max_new_tokens >= 1, "at least 1"),
         ("stop", sampling.stop, all(sampling.stop), "strings that are not empty"),

@@ -16,22 +16,36 @@ from rung.records.contracts import Completion, FinishReason
 from rung.records.stop import cut_at_stop, may_become_stop
 from rung.records.tokenizer import Tokenizer
 
-__all__ = ["Lane", "Token"]
+__all__ = ["Lane", "Row", "Token"]
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
     """A drawn token: the characters that came with it (none while a character is unfinished), where they begin in the
-    answer, and its log-probability under the unmodified model (None where it is not kept)."""
+    answer, its log-probability under the unmodified model (None where it is not kept), and the likeliest tokens there
+    (none where they were not asked for)."""
 
     id: int
     text: str
     offset: int
     logprob: float | None
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a step: the token of `lane` that goes into the model. `known` is the one after it, where that is no
+    longer open."""
+
+    lane: Lane
+    token: int
+    position: int
+    known: int | None
 
 
 class Lane:
-    """The state of one running sequence. The token at `position` is `token`, and it is the next to go into the model.
+    """The state of one running sequence. `pending` are the tokens that are still to go into the model, the first of
+    them at `position`: one, and more where a constraint forced text.
 
     All prompt tokens but the last are in the cache before a lane starts, as its `prefix`; the last goes in with the
     first decode step, so that every drawn token comes from the same batched head.
@@ -40,11 +54,12 @@ class Lane:
     def __init__(self, job: Job, tokenizer: Tokenizer, prefix: Prefix | None = None) -> None:
         self.job, self.sampling = job, job.request.sampling
         self.prefix = prefix or Prefix(job.prompt_ids[:-1], 0)
-        self.token, self.position = job.prompt_ids[-1], len(job.prompt_ids) - 1
+        self.pending, self.position = [job.prompt_ids[-1]], len(job.prompt_ids) - 1
         self.token_ids: list[int] = []
         self.logprobs: list[float] = []
         self.raw_logprobs: list[float] = []
         self.entropies: list[float] = []
+        self.top: list[tuple[tuple[int, float], ...]] = []
         self.finish_reason: FinishReason | None = None
         self._offsets: list[int] = []
         self._end_ids = frozenset(tokenizer.end_ids)
@@ -63,6 +78,11 @@ class Lane:
         if self.sampling.repetition_penalty == 1.0:
             return []
         return [*self.job.prompt_ids, *(self.token_ids if self.watching is None else self.watching.context)]
+
+    def rows(self, num: int) -> list[Row]:
+        """The first `num` of the pending tokens, for a step."""
+        following = [*self.pending[1:], None]
+        return [Row(self, self.pending[i], self.position + i, following[i]) for i in range(num)]
 
     @property
     def num_own(self) -> int:
@@ -87,6 +107,22 @@ class Lane:
         needed = self.state.shortest() if self.state is not None else None
         return self.watching.allowed(mask_V, needed is None or needed < self.remaining)
 
+    def fed(self, num: int) -> None:
+        """So many of the pending tokens went into the model."""
+        del self.pending[:num]
+        self.position += num
+
+    def run_ahead(self) -> None:
+        """Write the text that the constraint forces from here, but its last token; where it comes near the limit, and
+        where the sequence is watched, token by token is safer."""
+        if self.finish_reason is not None or self.state is None or self.job.jump is None or self.watching is not None:
+            return
+        forced, needed = self.state.forced(), self.state.shortest()
+        if needed is None or needed + len(forced) >= self.remaining:
+            return
+        for token in self.job.jump.tokens(forced):
+            self._accept(token)
+
     def take(self, token: int) -> None:
         """Accept a drawn token and find out whether it was the last. Where the sequence is being told something, the
         next token of that is taken in its place, and the draw never was."""
@@ -101,9 +137,9 @@ class Lane:
                 self.watching.after(len(self.token_ids), token, self.entropies[-1] if self.entropies else None)
 
     def _hear(self, watching: Watching) -> None:
-        for figures in (self.logprobs, self.raw_logprobs, self.entropies):
+        for figures in (self.logprobs, self.raw_logprobs, self.entropies, self.top):
             del figures[len(self.token_ids) :]
-        self.token, self.position = watching.hear(), self.position + 1
+        self.pending.append(watching.hear())
 
     def _accept(self, token: int, is_mark: bool = False) -> None:
         """A mark is drawn like any token, but it is no part of the text and of what a constraint reads."""
@@ -113,7 +149,7 @@ class Lane:
             self._hurried |= needed is not None and needed >= self.remaining
             self.state.advance(token)
         self.token_ids.append(token)
-        self.token, self.position = token, self.position + 1
+        self.pending.append(token)
         if token in self._end_ids:
             self._detokeniser.flush()
             self._offsets.append(len(self._detokeniser.text))
@@ -165,8 +201,11 @@ class Lane:
             offset, end = offsets[place], offsets[place + 1] if place < last else len(self._detokeniser.text)
             if offset >= len(shown) or (end > len(shown) and self.finish_reason is None):
                 break
+            if any(figures and place >= len(figures) for figures in (self.raw_logprobs, self.top)):
+                break  # written ahead of the model, which has not been asked yet
             logprob = self.raw_logprobs[place] if self.raw_logprobs else None
-            found.append(Token(self.token_ids[place], shown[offset:end], offset, logprob))
+            top = self.top[place] if self.top else ()
+            found.append(Token(self.token_ids[place], shown[offset:end], offset, logprob, top))
         return tuple(found)
 
     def completion(self) -> Completion:
@@ -183,5 +222,6 @@ class Lane:
             logprobs=tuple(self.logprobs),
             raw_logprobs=tuple(self.raw_logprobs),
             entropies=tuple(self.entropies),
+            top=tuple(self.top),
             complete=self.state.complete() if self.state is not None else None,
         )

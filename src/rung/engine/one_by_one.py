@@ -33,8 +33,9 @@ class OneByOne:
             if len(job.prompt_ids) > 1:
                 _, cache = self._step(job.prompt_ids[:-1], None)
             while lane.finish_reason is None:
-                hidden_1TD, cache = self._step((lane.token,), cache)
-                self._sampler.step([lane], hidden_1TD[:, -1])
+                rows = lane.rows(len(lane.pending))
+                hidden_1TD, cache = self._step([row.token for row in rows], cache)
+                self._sampler.step(rows, hidden_1TD[0])
                 if lane.finish_reason is not None:
                     done.append(lane.completion())
                 on_step(1, len(done))

@@ -1,4 +1,4 @@
-"""One sampling step for a batch of lanes: head, penalties, draw, and the figures that are kept.
+"""One sampling step for rows of lanes: head, penalties, draw, and the figures that are kept.
 
 Legend: N rows, D width.
 """
@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from rung.engine.head import Head, Needs, Outcome
-from rung.engine.lane import Lane
+from rung.engine.lane import Row
 from rung.engine.sampling.draw import Drawn, DrawSettings, draw
 from rung.engine.sampling.penalty import Penalties
+from rung.engine.sampling.top import top
 from rung.engine.steering.entropy import sampling_entropy
 
 __all__ = ["Sampler"]
@@ -25,60 +26,94 @@ class Sampler:
     def __init__(self, head: Head, keep_logprobs: bool, keep_entropies: bool) -> None:
         self._head, self._keep_logprobs, self._keep_entropies = head, keep_logprobs, keep_entropies
 
-    def step(self, lanes: list[Lane], hidden_ND: Tensor) -> None:
-        """Give every lane its next token; rows beyond the lanes are computed and ignored."""
+    def step(self, rows: list[Row], hidden_ND: Tensor) -> None:
+        """Give every lane its next token, and the figures of those that were known already; rows of `hidden_ND` beyond
+        `rows` are computed and ignored."""
         device = hidden_ND.device
-        spare = hidden_ND.shape[0] - len(lanes)
-        settings = _draw_settings(lanes, spare, device)
-        penalties = _penalties(lanes, spare, device)
-        sampled = [lane for lane in lanes if lane.sampling.temperature > 0]
+        spare = hidden_ND.shape[0] - len(rows)
+        settings = _draw_settings(rows, spare, device)
+        penalties = _penalties(rows, spare, device)
+        drawing = [row.lane for row in rows if row.known is None]
+        sampled = [lane for lane in drawing if lane.sampling.temperature > 0]
         # at temperature 1 without penalties the raw total, when it is made anyway, is the sampling total bit for bit
         plain = penalties is None and all(lane.sampling.temperature == 1 for lane in sampled)
         shared = plain and (self._keep_logprobs or self._keep_entropies)
         outcome = self._head.run(
             hidden_ND,
             Needs(
-                best=len(sampled) < len(lanes),
-                totals=self._keep_logprobs,
+                best=len(sampled) < len(drawing),
+                totals=self._keep_logprobs or any(row.lane.job.request.top_logprobs for row in rows),
                 entropies=self._keep_entropies,
                 inverse_temperature=settings.inverse_temperature[:, None] if sampled and not shared else None,
                 penalties=penalties,
             ),
         )
+        _tops(rows, outcome, penalties)
         total_N = outcome.sampling_total if outcome.sampling_total is not None else outcome.total
-        outcome, total_N = _masked(lanes, outcome, total_N, settings)
-        _watch(lanes, outcome, total_N)
+        outcome, total_N = _masked(rows, outcome, total_N, settings)
+        _watch(rows, outcome, total_N)
         drawn = Drawn(outcome.best, torch.zeros(hidden_ND.shape[0], device=device))
         if sampled:
             assert total_N is not None
-            drawn = _draw(lanes, outcome, total_N, settings)
-        self._record(lanes, drawn, outcome, penalties)
+            drawn = _draw(rows, outcome, total_N, settings)
+        self._record(rows, drawn, outcome, penalties)
 
-    def _record(self, lanes: list[Lane], drawn: Drawn, outcome: Outcome, penalties: Penalties | None) -> None:
+    def _record(self, rows: list[Row], drawn: Drawn, outcome: Outcome, penalties: Penalties | None) -> None:
         """Give every lane its token and the figures that are kept."""
+        drawn = _with_known(rows, drawn)
         if self._keep_logprobs:
             assert outcome.total is not None
             logits_N = outcome.logits.gather(1, drawn.token[:, None])[:, 0]
             if penalties is not None:
                 logits_N = penalties.raw(drawn.token, logits_N)
             raw = (logits_N - outcome.total).tolist()
-            for lane, own, unmodified in zip(lanes, drawn.logprob.tolist(), raw, strict=False):
-                lane.logprobs.append(own)
-                lane.raw_logprobs.append(unmodified)
+            for row, own, unmodified in zip(rows, drawn.logprob.tolist(), raw, strict=False):
+                row.lane.logprobs.append(own)
+                row.lane.raw_logprobs.append(unmodified)
         if outcome.entropy is not None:
-            for lane, entropy in zip(lanes, outcome.entropy.tolist(), strict=False):
-                lane.entropies.append(entropy)
-        for lane, token in zip(lanes, drawn.token.tolist(), strict=False):
-            lane.take(token)
+            for row, entropy in zip(rows, outcome.entropy.tolist(), strict=False):
+                row.lane.entropies.append(entropy)
+        for row, token in zip(rows, drawn.token.tolist(), strict=False):
+            row.lane.fed(1)
+            if row.known is None:
+                row.lane.take(token)
+                row.lane.run_ahead()
 
 
-def _draw_settings(lanes: list[Lane], spare: int, device: torch.device) -> DrawSettings:
-    """Greedy and spare rows take part as top-1, which costs nothing and never needs more candidates."""
-    greedy = [lane.sampling.temperature == 0 for lane in lanes] + [True] * spare
+def _tops(rows: list[Row], outcome: Outcome, penalties: Penalties | None) -> None:
+    """The likeliest tokens of the unmodified model, for the lanes that asked; masks come after it."""
+    for place, row in enumerate(rows):
+        count = row.lane.job.request.top_logprobs
+        if count:
+            assert outcome.total is not None
+            logits_V = outcome.logits[place]
+            if penalties is not None:
+                logits_V = penalties.undone(place, logits_V)
+            row.lane.top.append(top(logits_V, outcome.total[place], count))
+
+
+def _with_known(rows: list[Row], drawn: Drawn) -> Drawn:
+    """What is known already comes with probability one, whatever was drawn there."""
+    if all(row.known is None for row in rows):
+        return drawn
+    token_N, logprob_N = drawn.token.clone(), drawn.logprob.clone()
+    for place, row in enumerate(rows):
+        if row.known is not None:
+            token_N[place], logprob_N[place] = row.known, 0.0
+    return Drawn(token_N, logprob_N)
+
+
+def _is_greedy(row: Row) -> bool:
+    """Also where nothing is drawn: that takes part as top-1, which costs nothing and never needs more candidates."""
+    return row.known is not None or row.lane.sampling.temperature == 0
+
+
+def _draw_settings(rows: list[Row], spare: int, device: torch.device) -> DrawSettings:
+    greedy = [_is_greedy(row) for row in rows] + [True] * spare
     ones = [1.0] * spare
-    temperature = [lane.sampling.temperature or 1.0 for lane in lanes] + ones
-    top_p = [lane.sampling.top_p for lane in lanes] + ones
-    top_k = [lane.sampling.top_k for lane in lanes] + [1] * spare
+    temperature = [1.0 if _is_greedy(row) else row.lane.sampling.temperature for row in rows] + ones
+    top_p = [row.lane.sampling.top_p for row in rows] + ones
+    top_k = [row.lane.sampling.top_k for row in rows] + [1] * spare
     return DrawSettings(
         torch.tensor([1.0 / t for t in temperature], device=device),
         torch.tensor([1.0 if g else p for g, p in zip(greedy, top_p, strict=True)], device=device),
@@ -86,52 +121,53 @@ def _draw_settings(lanes: list[Lane], spare: int, device: torch.device) -> DrawS
     )
 
 
-def _penalties(lanes: list[Lane], spare: int, device: torch.device) -> Penalties | None:
-    if all(lane.sampling.repetition_penalty == 1.0 for lane in lanes):
+def _penalties(rows: list[Row], spare: int, device: torch.device) -> Penalties | None:
+    """Of the rows that draw; the others keep what the unmodified model says."""
+    found = [1.0 if row.known is not None else row.lane.sampling.repetition_penalty for row in rows]
+    if all(penalty == 1.0 for penalty in found):
         return None
-    penalty = [lane.sampling.repetition_penalty for lane in lanes] + [1.0] * spare
-    return Penalties(
-        [*(lane.seen() for lane in lanes), *([] for _ in range(spare))], torch.tensor(penalty, device=device)
-    )
+    seen = [row.lane.seen() if penalty != 1.0 else [] for row, penalty in zip(rows, found, strict=True)]
+    return Penalties([*seen, *([] for _ in range(spare))], torch.tensor(found + [1.0] * spare, device=device))
 
 
 def _masked(
-    lanes: list[Lane], outcome: Outcome, total_N: Tensor | None, settings: DrawSettings
+    rows: list[Row], outcome: Outcome, total_N: Tensor | None, settings: DrawSettings
 ) -> tuple[Outcome, Tensor | None]:
     """What the constraints and watches of lanes leave: the others' logits are minus infinity, and best and total are
     found again.
 
     Row by row, so that no row's bits depend on its neighbours. `outcome.total` stays the unmodified model's.
     """
-    masks = [lane.allowed() for lane in lanes]
+    masks = [row.lane.allowed() if row.known is None else None for row in rows]
     if all(mask_V is None for mask_V in masks):
         return outcome, total_N
     best_N = outcome.best.clone()
     total_N = total_N.clone() if total_N is not None else None
-    for row, (lane, mask_V) in enumerate(zip(lanes, masks, strict=True)):
+    for place, (row, mask_V) in enumerate(zip(rows, masks, strict=True)):
         if mask_V is None:
             continue
-        logits_V = outcome.logits[row]
+        logits_V = outcome.logits[place]
         logits_V.masked_fill_(~mask_V.to(logits_V.device), -torch.inf)
-        best_N[row] = logits_V.max(0).indices
-        if total_N is not None and lane.sampling.temperature > 0:
-            total_N[row] = (logits_V * settings.inverse_temperature[row]).logsumexp(0)
+        best_N[place] = logits_V.max(0).indices
+        if total_N is not None and row.lane.sampling.temperature > 0:
+            total_N[place] = (logits_V * settings.inverse_temperature[place]).logsumexp(0)
     return replace(outcome, best=best_N), total_N
 
 
-def _watch(lanes: list[Lane], outcome: Outcome, total_N: Tensor | None) -> None:
+def _watch(rows: list[Row], outcome: Outcome, total_N: Tensor | None) -> None:
     """The entropies of what is drawn from, for the lanes that are watched and not being told something."""
-    for row, lane in enumerate(lanes):
+    for place, row in enumerate(rows):
+        lane = row.lane
         if lane.watching is not None and not lane.watching.told:
-            total = float(total_N[row]) if total_N is not None else 0.0
-            entropy = sampling_entropy(outcome.logits[row], total, lane.sampling)
+            total = float(total_N[place]) if total_N is not None else 0.0
+            entropy = sampling_entropy(outcome.logits[place], total, lane.sampling)
             lane.watching.sampling_entropies.append(entropy)
 
 
-def _draw(lanes: list[Lane], outcome: Outcome, total_N: Tensor, settings: DrawSettings) -> Drawn:
-    spare = len(total_N) - len(lanes)
-    greedy = [lane.sampling.temperature == 0 for lane in lanes] + [True] * spare
-    numbers = [0.0 if g else lane.uniform() for g, lane in zip(greedy, lanes, strict=False)] + [0.0] * spare
+def _draw(rows: list[Row], outcome: Outcome, total_N: Tensor, settings: DrawSettings) -> Drawn:
+    spare = len(total_N) - len(rows)
+    greedy = [_is_greedy(row) for row in rows] + [True] * spare
+    numbers = [0.0 if g else row.lane.uniform() for g, row in zip(greedy, rows, strict=False)] + [0.0] * spare
     device = total_N.device
     uniform_N = torch.tensor(numbers, dtype=torch.float64, device=device)
     drawn = draw(outcome.logits, total_N, settings, uniform_N)

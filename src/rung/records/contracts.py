@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from rung.records.types import Drop, Message
 
 __all__ = [
+    "MOST_TOP",
     "Capabilities",
     "Completer",
     "Completion",
@@ -26,6 +27,8 @@ __all__ = [
 ]
 
 FinishReason = Literal["stop", "eos", "length"]
+MOST_TOP = 20
+"""The most that `Request.top_logprobs` may ask for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,7 @@ class Request:
     `text` is encoded without special tokens; the model's declared start token (if any) is put in front by the
     completer, once. `seed` alone decides the random draws. `constraint` is `{kind: what}`: `choice` (a list of
     strings), `regex`, `json` (true), `json_schema`, `gbnf` (llama.cpp's notation) or `python` (settings). It takes no
-    stop strings.
+    stop strings. `top_logprobs` asks for so many of the likeliest tokens at every place.
     """
 
     id: str
@@ -60,6 +63,7 @@ class Request:
     token_ids: tuple[int, ...] = ()
     messages: tuple[Message, ...] = ()
     constraint: Mapping[str, Any] | None = None
+    top_logprobs: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,10 @@ class Completion:
     is false only where a cut-off could not be prevented. Then `logprobs` are those of the masked distribution, a text
     after which nothing may follow ends with "stop", and "length" says that the limit had a say: it was reached, or it
     forced the text to close. Such a text is valid, but it may have had more to say.
+
+    `top` has, per token and where `top_logprobs` were asked for, that many likeliest tokens of the unmodified model
+    with their log-probabilities (nats), the likeliest first, equal ones by id. `refusal` is what a provider said
+    instead of an answer; the text is then empty.
     """
 
     id: str
@@ -87,6 +95,8 @@ class Completion:
     raw_logprobs: tuple[float, ...] = ()
     entropies: tuple[float, ...] = ()
     complete: bool | None = None
+    top: tuple[tuple[tuple[int, float], ...], ...] = ()
+    refusal: str = ""
 
     @property
     def hit_limit(self) -> bool:

@@ -54,3 +54,10 @@ class Penalties:
         wanted = picked_N * self._num_rows + torch.arange(self._num_rows, device=picked_N.device)
         place = torch.searchsorted(self._pairs, wanted).clamp_(max=len(self._pairs) - 1)
         return torch.where(self._pairs[place] == wanted, self._raw[place], logits_N)
+
+    def undone(self, row: int, logits_V: Tensor) -> Tensor:
+        """A row's logits as they were before the penalty, apart from the given ones."""
+        own = self._rows == row
+        logits_V = logits_V.clone()
+        logits_V[self._ids[own]] = self._raw[own]
+        return logits_V

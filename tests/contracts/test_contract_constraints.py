@@ -16,7 +16,9 @@ from rung.base.lookup import known
 from rung.engine.constraints.compiling import FOLDER, Compiler
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+AFTER = {"marker": "</t>", "then": {"json_schema": SCHEMA}, "at_most": 9}
 KINDS: Mapping[str, tuple[Any, Callable[[str], Any]]] = {
+    "after": (AFTER, lambda text: isinstance(json.loads(text.partition("</t>")[2])["a"], int)),
     "choice": (["yes", "no"], lambda text: text in ("yes", "no")),
     "gbnf": ('root ::= "(" root ")" | "x"', lambda text: re.fullmatch(r"\(*x\)*", text)),
     "json": (True, lambda text: json.loads(text) is not Ellipsis),

@@ -343,4 +343,4 @@ def test_a_rule_is_compiled_once_and_kinds_are_files() -> None:
     tokenizer = byte_level()
     compiler = Compiler(tokenizer, 400)
     assert compiler.compile({"json": True}, "a") is compiler.compile({"json": True}, "b")
-    assert {"choice", "gbnf", "json", "json_schema", "python", "regex"} == set(known(FOLDER))
+    assert {"after", "choice", "gbnf", "json", "json_schema", "python", "regex"} == set(known(FOLDER))

@@ -22,7 +22,7 @@ from rung.engine.constraints.places import NEVER, Grammar, Place
 from rung.engine.constraints.protocol import Vocabulary
 from rung.engine.constraints.text import Rules
 
-__all__ = ["GrammarConstraint", "GrammarState", "Spellings"]
+__all__ = ["Fitting", "GrammarConstraint", "GrammarState", "Spellings"]
 
 _MOST_FORCED = 4096
 _MOST_ENTRIES = 20_000_000
@@ -45,7 +45,7 @@ class Spellings:
 
 
 @dataclass(slots=True)
-class _Fitting:
+class Fitting:
     """Tokens that fit a place, the tokens that suffice after each, and the different numbers of these, ascending.
 
     The mask made last is kept, with how many of the numbers it admits: from one token to the next that seldom changes.
@@ -78,15 +78,20 @@ class GrammarConstraint:
 
     def __init__(self, rules: Rules, spellings: Spellings) -> None:
         self._spellings, self.vocabulary = spellings, spellings.vocabulary
-        self.grammar = Grammar(rules, self.vocabulary)
-        self._fitting: OrderedDict[Place, _Fitting] = OrderedDict()
+        self.rules, self.grammar = rules, Grammar(rules, self.vocabulary)
+        self._fitting: OrderedDict[Place, Fitting] = OrderedDict()
         self._most_kept = max(16, _MOST_ENTRIES // max(1, len(self.vocabulary.tokens)))
 
     def start(self) -> GrammarState:
         """The place before the first token."""
-        return GrammarState(self)
+        return GrammarState(self, self.grammar.start)
 
-    def fitting(self, place: Place) -> _Fitting:
+    def begun(self, data: bytes) -> GrammarState | None:
+        """As `Constraint.begun`."""
+        place = self.grammar.start.after(data)
+        return GrammarState(self, place) if place is not None and place.cost < NEVER else None
+
+    def fitting(self, place: Place) -> Fitting:
         """What fits a place; the places asked for last are remembered."""
         found = self._fitting.pop(place, None)
         if found is None:
@@ -96,21 +101,20 @@ class GrammarConstraint:
         self._fitting[place] = found
         return found
 
-    def _find(self, place: Place) -> _Fitting:
+    def _find(self, place: Place) -> Fitting:
         rows, left = _walk(place, self._spellings)
         fits = left < NEVER
         token_ids = torch.from_numpy(self._spellings.ids[rows[fits]])
         steps = np.unique(left[fits]).tolist()
         end_ids = self.vocabulary.end_ids if place.cost == 0 else ()
-        return _Fitting(token_ids, torch.from_numpy(left[fits]), steps, end_ids, len(self.vocabulary.tokens))
+        return Fitting(token_ids, torch.from_numpy(left[fits]), steps, end_ids, len(self.vocabulary.tokens))
 
 
 class GrammarState:
     """A sequence's place; see `rung.engine.constraints.protocol.State`."""
 
-    def __init__(self, constraint: GrammarConstraint) -> None:
-        self._constraint = constraint
-        self.place = constraint.grammar.start
+    def __init__(self, constraint: GrammarConstraint, place: Place) -> None:
+        self._constraint, self.place = constraint, place
 
     def allowed(self, remaining: int) -> Tensor:
         """As `State.allowed`. The mask is shared: not to be changed."""

@@ -64,3 +64,6 @@ class Constraint(Protocol):
 
     def start(self) -> State:
         """The place before the first token."""
+
+    def begun(self, data: bytes) -> State | None:
+        """The place after the first bytes of a text; None where no text begins so."""

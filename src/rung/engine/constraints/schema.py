@@ -1,4 +1,4 @@
-"""JSON Schema (2020-12) to GBNF: the part of it that a grammar can enforce, and the names of what it cannot."""
+"""JSON Schema (2020-12) to rules: the part of it that a grammar can enforce, and the names of what it cannot."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 
 from rung.base.errors import SettingsError
 from rung.engine.constraints.json_text import INTEGER, JSON_RULES, MOST_DIGITS, literal
+from rung.engine.constraints.text import ROOT, Rules, read_rules
 
-__all__ = ["grammar_of_schema"]
+__all__ = ["grammar_of_schema", "rules_of_schema"]
 
 _NOTES = {
     "$schema", "$id", "$comment", "title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly",
@@ -30,12 +31,20 @@ _PYTHON_TYPES: dict[str, tuple[type, ...]] = {
 
 
 def grammar_of_schema(schema: Any) -> str:
-    """The grammar, its root included.
+    """The rules in GBNF, for other readers; raises as `rules_of_schema`."""
+    return _Writer(schema).write()
+
+
+def rules_of_schema(schema: Any) -> Rules:
+    """The rules; a parse tree calls them by the pointers of their schemas.
 
     Raises:
         SettingsError: a keyword that is not supported or whose value is wrong; its place is a JSON pointer.
     """
-    return _Writer(schema).write()
+    writer = _Writer(schema)
+    rules = read_rules(writer.write())
+    rules.shown = {ROOT: ROOT, **writer.pointers()}
+    return rules
 
 
 class _Writer:
@@ -43,11 +52,16 @@ class _Writer:
         self._schema = schema
         self._lines: list[str] = []
         self._of_pointer: dict[str, str] = {}
+        self._extras: set[str] = set()
 
     def write(self) -> str:
         """All rules."""
         root = self._rule(self._schema, "#")
         return f"root ::= {root}\n" + "\n".join(self._lines) + JSON_RULES
+
+    def pointers(self) -> dict[str, str]:
+        """Pointers of schemas by the names of their rules."""
+        return {name: pointer for pointer, name in self._of_pointer.items() if name not in self._extras}
 
     def _rule(self, schema: Any, pointer: str) -> str:
         """The name of the rule of the schema at `pointer`; made once, so a schema may refer to itself."""
@@ -106,6 +120,7 @@ class _Writer:
 
     def _extra(self, body: str, key: str) -> str:
         name = self._of_pointer[key] = f"at-{len(self._of_pointer)}"
+        self._extras.add(name)
         if body.endswith("| "):
             body += '""'
         self._lines.append(f"{name} ::= {body}")

@@ -34,9 +34,11 @@ Symbol = str | int
 
 @dataclass(slots=True)
 class Rules:
-    """Alternatives of every rule, each a sequence of symbols."""
+    """Alternatives of every rule, each a sequence of symbols; `shown` are the rules that a parse tree names, and what
+    it calls them."""
 
     by_name: dict[str, list[tuple[Symbol, ...]]] = field(default_factory=dict)
+    shown: dict[str, str] = field(default_factory=dict)
 
     def add(self, name: str, alternatives: list[tuple[Symbol, ...]]) -> str:
         """Set a rule; its name."""
@@ -73,6 +75,7 @@ class _Reader:
             self._take()
             self._rules.add(name, [])
             self._rules.by_name[name] = self._alternatives()
+            self._rules.shown[name] = name
         return self._rules
 
     def _kind(self, ahead: int = 0) -> str:

@@ -14,12 +14,13 @@ from collections.abc import Callable
 from typing import Any
 
 from rung.base.errors import MissingDependency, SettingsError
-from rung.engine.constraints.text import Rules, read_rules
+from rung.engine.constraints.text import ROOT, Rules, read_rules
 
 __all__ = ["LONGEST", "rules_of_ebnf", "rules_of_regex"]
 
 LONGEST = 100_000
 _PLACE = re.compile(r"at line (\d+), column (\d+): (.*)", re.DOTALL)
+_DEFINED = re.compile(r"([A-Za-z_][\w.-]*)\s*::=")
 _POSITION = re.compile(r"at position (\d+): (.*)", re.DOTALL)
 
 
@@ -30,7 +31,9 @@ def rules_of_ebnf(text: str) -> Rules:
         SettingsError: with line and column of the fault.
         MissingDependency: xgrammar is not installed.
     """
-    return read_rules(_read(text, "grammar", lambda xgrammar: xgrammar.Grammar.from_ebnf(text)))
+    rules = read_rules(_read(text, "grammar", lambda xgrammar: xgrammar.Grammar.from_ebnf(text)))
+    rules.shown = {name: name for name in _DEFINED.findall(text) if name in rules.by_name}
+    return rules
 
 
 def rules_of_regex(text: str) -> Rules:
@@ -40,7 +43,9 @@ def rules_of_regex(text: str) -> Rules:
         SettingsError: with the column of the fault.
         MissingDependency: xgrammar is not installed.
     """
-    return read_rules(_read(text, "regular expression", lambda xgrammar: xgrammar.Grammar.from_regex(text)))
+    rules = read_rules(_read(text, "regular expression", lambda xgrammar: xgrammar.Grammar.from_regex(text)))
+    rules.shown = {ROOT: ROOT}
+    return rules
 
 
 def _read(text: str, what: str, read: Callable[[Any], Any]) -> str:

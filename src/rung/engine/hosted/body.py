@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rung.base.errors import DataError, SettingsError
+from rung.engine.hosted.formats import response_format
 from rung.engine.hosted.purse import Usage
 from rung.engine.hosted.settings import HostedSettings, LimitSettings, SentField
 from rung.engine.redact import Kind, find, redact
-from rung.records.contracts import Request, Sampling
+from rung.records.contracts import MOST_TOP, Request, Sampling
 
 __all__ = ["Body", "completion_body", "estimated_tokens", "score_body"]
 
@@ -59,12 +60,35 @@ def completion_body(request: Request, settings: HostedSettings, secrets: Sequenc
         "temperature": sampling.temperature,
         **_changed(sampling),
         "seed": request.seed,
-        **({} if settings.logprobs == "off" else {"logprobs": True if request.messages else 1}),
+        **_figures(request, settings),
+        **_format(request, cleaned, place),
     }
     if stop := [s for s in sampling.stop if not cleaned.found(s)]:
         fields["stop"] = stop[:_MAX_STOP]
     upper = Usage(_prompt_tokens(request), sampling.max_new_tokens)
     return Body(_allowed(fields, settings, place), upper, cleaned.counts)
+
+
+def _figures(request: Request, settings: HostedSettings) -> dict[SentField, Any]:
+    """Log-probabilities: the two endpoints ask for alternatives in two ways."""
+    if settings.logprobs == "off":
+        return {}
+    if not request.messages:
+        return {"logprobs": max(1, request.top_logprobs)}
+    return {"logprobs": True, **({"top_logprobs": request.top_logprobs} if request.top_logprobs else {})}
+
+
+def _format(request: Request, cleaned: _Cleaned, place: str) -> dict[SentField, Any]:
+    if request.constraint is None:
+        return {}
+    form = response_format(request.constraint, place)
+    if cleaned.found(json.dumps(form, ensure_ascii=False)):
+        raise DataError(
+            "not sent, its schema holds personal data or a secret",
+            place=place,
+            hint="take it out: a schema with something replaced would be another schema",
+        )
+    return {"response_format": form}
 
 
 def score_body(prompt: str, continuation: str, settings: HostedSettings, secrets: Sequence[str] = ()) -> Body:
@@ -120,8 +144,17 @@ def _check(request: Request, settings: HostedSettings, place: str) -> None:
     given = [name for name in ("text", "token_ids", "messages") if getattr(request, name)]
     if len(given) != 1:
         raise SettingsError(f"exactly one of text, token_ids and messages is needed, given: {given}", place=place)
-    if request.constraint is not None:
-        raise SettingsError("a hosted model's output is not constrained", place=place, hint="ask capabilities() first")
+    _check_figures(request, settings, place)
+    if request.constraint is not None and "response_format" not in settings.fields:
+        raise SettingsError(
+            "this endpoint's output is not constrained",
+            place=place,
+            hint="add response_format to the completer's fields where the server obeys it",
+        )
+    if request.constraint is not None and request.sampling.stop:
+        raise SettingsError(
+            "stop strings are given with a constraint", place=place, hint="let the constraint alone end the text"
+        )
     if request.messages and settings.api != "chat":
         raise SettingsError("the completions api takes no messages", place=place, hint="set api: chat")
     if not request.messages and settings.api == "chat":
@@ -132,6 +165,17 @@ def _check(request: Request, settings: HostedSettings, place: str) -> None:
         raise SettingsError(f"there is no role '{bad[0]}'", place=place, hint=f"known: {', '.join(_ROLES)}")
     if request.sampling.max_new_tokens < 1 or not all(request.sampling.stop):
         raise SettingsError("max_new_tokens is below 1 or a stop string is empty", place=place)
+
+
+def _check_figures(request: Request, settings: HostedSettings, place: str) -> None:
+    if not 0 <= request.top_logprobs <= MOST_TOP:
+        raise SettingsError(f"top_logprobs is {request.top_logprobs}", place=place, hint=f"use 0 (none) to {MOST_TOP}")
+    if request.top_logprobs and settings.logprobs == "off":
+        raise SettingsError(
+            "this endpoint is not known to give log-probabilities",
+            place=place,
+            hint="set logprobs: raw or sampled, as its documentation says, or ask for no top_logprobs",
+        )
 
 
 def _check_token_ids(settings: HostedSettings, place: str) -> None:

@@ -2,19 +2,22 @@
 
 What it does not do: it has no tokenizer, so `count_tokens` is an estimate (4 bytes of UTF-8 a token) and token ids
 are stand-ins (see `rung.engine.hosted.reply`); it cannot vouch that the model behind the address is a base model, so
-`clean` is never claimed; a seed is passed on, but whether it decides the answer is up to the server.
+`clean` is never claimed; a seed is passed on, but whether it decides the answer is up to the server. JSON is asked for
+where `response_format` may be sent, and the answer is checked: `complete` says whether it is what was asked for. Other
+constraints a provider cannot be asked for, so `capabilities` does not promise constraints.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
 import importlib
+import json
 import os
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
@@ -147,7 +150,7 @@ class Hosted:
     def _completion_task(self, request: Request) -> _Task[Completion]:
         body = completion_body(request, self.settings, self._secrets())
         place = f"request '{request.id}'"
-        return _Task(request, place, body, lambda payload: read_completion(payload, request, self.settings))
+        return _Task(_key(request), place, body, lambda payload: read_completion(payload, request, self.settings))
 
     def _score_task(self, prompt: str, continuation: str) -> _Task[Scored]:
         body = score_body(prompt, continuation, self.settings, self._secrets())
@@ -255,6 +258,11 @@ class Hosted:
             total.update(body.redacted)
         if total:
             self._events.log("replaced before sending", kinds=dict(sorted(total.items())))
+
+
+def _key(request: Request) -> Hashable:
+    """A constraint is a mapping, which nothing can be kept by; the order of a schema's keys counts."""
+    return replace(request, constraint=None), json.dumps(request.constraint)
 
 
 def promised(settings: HostedSettings) -> Capabilities:

@@ -1,7 +1,8 @@
 """Reading replies strictly: what is not as the protocol promises is named, never guessed. Their text is data only.
 
 A hosted model's token ids are unknown. In their place stand negative numbers, which no vocabulary has: their count is
-right, equal numbers are equal token texts, and whoever takes them for ids fails at once.
+right, equal numbers are equal token texts, and whoever takes them for ids fails at once. Those of `top` are made the
+same way, so a drawn token is found among its alternatives.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, NoReturn
 from rung.base.seeds import derive
 from rung.engine.hosted.body import estimated_tokens
 from rung.engine.hosted.failure import Unreadable
+from rung.engine.hosted.formats import obeys
 from rung.engine.hosted.purse import Usage
 from rung.engine.hosted.settings import HostedSettings
 from rung.records.contracts import Completion, FinishReason, Request, Sampling, Scored
@@ -55,6 +57,8 @@ def read_completion(payload: Mapping[str, Any], request: Request, settings: Host
         Unreadable: naming what is missing or of the wrong shape.
     """
     choice = _the_choice(payload)
+    if refusal := _refusal(choice):
+        return _refused(payload, request, refusal)
     raw = _text(choice, bool(request.messages))
     texts, values = _logprobs(choice, bool(request.messages)) if settings.logprobs != "off" else ([], [])
     if None in values:
@@ -72,6 +76,8 @@ def read_completion(payload: Mapping[str, Any], request: Request, settings: Host
         num_prompt_tokens=usage.prompt_tokens,
         logprobs=sampled,
         raw_logprobs=unmodified,
+        complete=None if request.constraint is None else obeys(text, request.constraint),
+        top=_top(choice, bool(request.messages), request.top_logprobs, len(texts)),
     )
 
 
@@ -101,6 +107,28 @@ def _the_choice(payload: Mapping[str, Any]) -> Mapping[str, Any]:
     if len(choices) != 1:
         raise Unreadable(f"the reply has {len(choices)} choices, one was asked for")
     return _mapping(choices[0], "choices[0]")
+
+
+def _refusal(choice: Mapping[str, Any]) -> str:
+    """What a chat says in place of content; empty where it answers."""
+    message = choice.get("message")
+    said = message.get("refusal") if isinstance(message, Mapping) and message.get("content") is None else None
+    return _storable(said) if isinstance(said, str) else ""
+
+
+def _refused(payload: Mapping[str, Any], request: Request, refusal: str) -> Completion:
+    """No answer, and not a cut one either: the provider's words stand apart from the text, which is empty."""
+    usage = read_usage(payload) or Usage(estimated_tokens(request.text, 4), estimated_tokens(refusal, 4))
+    return Completion(
+        id=request.id,
+        text="",
+        raw_text="",
+        token_ids=(),
+        finish_reason="stop",
+        num_prompt_tokens=usage.prompt_tokens,
+        complete=None if request.constraint is None else False,
+        refusal=refusal,
+    )
 
 
 def _text(choice: Mapping[str, Any], chat: bool) -> str:
@@ -140,6 +168,32 @@ def _logprobs(choice: Mapping[str, Any], chat: bool) -> tuple[list[str], list[fl
     if len(texts) != len(values) or not all(isinstance(text, str) for text in texts):
         raise Unreadable("log-probabilities and token texts do not belong together")
     return [str(text) for text in texts], [_logprob(value) for value in values]
+
+
+def _top(
+    choice: Mapping[str, Any], chat: bool, count: int, num_tokens: int
+) -> tuple[tuple[tuple[int, float], ...], ...]:
+    """Per token the likeliest ones, best first; nothing where none were asked for."""
+    if not count:
+        return ()
+    given = _mapping(choice.get("logprobs"), "choices[0].logprobs")
+    entries = given.get("content") if chat else given.get("top_logprobs")
+    places = [_alternatives(entry, chat)[:count] for entry in _list(entries, "top_logprobs")]
+    if len(places) != num_tokens:
+        raise Unreadable(f"there are top_logprobs for {len(places)} tokens of {num_tokens}")
+    return tuple(places)
+
+
+def _alternatives(entry: Any, chat: bool) -> tuple[tuple[int, float], ...]:
+    if chat:
+        found = _list(_mapping(entry, "logprobs.content").get("top_logprobs"), "logprobs.content.top_logprobs")
+        pairs = [(_mapping(one, "top_logprobs").get("token"), one.get("logprob")) for one in found]
+    else:
+        pairs = [*_mapping(entry, "logprobs.top_logprobs").items()]
+    if not all(isinstance(text, str) for text, _ in pairs):
+        raise Unreadable("an alternative token has no text")
+    known = [(_stand_in(str(text)), logprob) for text, value in pairs if (logprob := _logprob(value)) is not None]
+    return tuple(sorted(known, key=lambda pair: -pair[1]))
 
 
 def _logprob(value: Any) -> float | None:

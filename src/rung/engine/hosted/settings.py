@@ -20,11 +20,12 @@ __all__ = ["HostedSettings", "LimitSettings", "PrivacySettings", "RetrySettings"
 
 SentField = Literal[
     "model", "prompt", "messages", "max_tokens", "max_completion_tokens", "temperature", "top_p", "top_k",
-    "repetition_penalty", "stop", "seed", "logprobs", "echo",
+    "repetition_penalty", "stop", "seed", "logprobs", "top_logprobs", "echo", "response_format",
 ]  # fmt: skip
 
 _STANDARD: tuple[SentField, ...] = (
-    "model", "prompt", "messages", "max_tokens", "temperature", "top_p", "stop", "seed", "logprobs", "echo",
+    "model", "prompt", "messages", "max_tokens", "temperature", "top_p", "stop", "seed", "logprobs", "top_logprobs",
+    "echo",
 )  # fmt: skip
 
 
@@ -67,7 +68,9 @@ class HostedSettings(Settings):
     timeout_seconds: float = Field(120.0, gt=0, le=3600, description="limit of one attempt")
     max_in_flight: int = Field(8, ge=1, le=256, description="requests under way at once")
     max_context: int = Field(0, ge=0, description="prompt plus new tokens that the model takes; 0: unknown")
-    fields: tuple[SentField, ...] = Field(_STANDARD, description="request fields that may be sent")
+    fields: tuple[SentField, ...] = Field(
+        _STANDARD, description="request fields that may be sent; name response_format where the server obeys it"
+    )
     logprobs: Literal["off", "raw", "sampled"] = Field(
         "off", description="log-probabilities the server gives: of the unmodified model, or after sampling settings"
     )

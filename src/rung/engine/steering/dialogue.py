@@ -24,6 +24,7 @@ from rung.engine.batch import Batch
 from rung.engine.engine import Engine
 from rung.engine.jobs import Job
 from rung.engine.lane import Lane
+from rung.engine.steering.answers import Watcher, answer_ids
 from rung.engine.steering.park import Parked
 from rung.engine.steering.spikes import SpikeSettings
 from rung.engine.steering.watch import Exchange, Limits, Reason, Watch
@@ -106,7 +107,7 @@ class Dialogue:
     ) -> None:
         self._engine, self._settings = engine, settings or DialogueSettings()
         self._listen, self._clock = listen, clock
-        self._others = _others(engine, self._settings.clarify)
+        self._watcher = Watcher(engine.intake, self._settings.clarify, self._settings.spikes)
         self._places = itertools.count()
         self._jobs: dict[str, Job] = {}
         self._waiting: deque[Job] = deque()
@@ -189,7 +190,8 @@ class Dialogue:
             ModelError: weights were changed since it paused.
         """
         waiting = self._found(id)
-        ids = () if answer is None else self._ids(waiting.parked.lane, id, answer)
+        lane, clarify = waiting.parked.lane, self._settings.clarify
+        ids = () if answer is None else answer_ids(self._engine.intake, lane, answer, clarify)
         if waiting.parked.stale:
             raise ModelError(
                 f"the weights were changed while '{id}' was paused", hint="cancel it, and add the request again"
@@ -215,26 +217,8 @@ class Dialogue:
             raise DataError(f"'{id}' does not wait for an answer", hint=f"waiting: {', '.join(self._paused) or 'none'}")
         return self._paused[id]
 
-    def _ids(self, lane: Lane, id: str, answer: str | Sequence[int]) -> tuple[int, ...]:
-        place, intake = f"the answer to '{id}'", self._engine.intake
-        ids = tuple(intake.tokenizer.encode(answer)) if isinstance(answer, str) else tuple(answer)
-        if not ids:
-            raise DataError("it is empty", place=place, hint="None lets the sequence go on without an answer")
-        if bad := [token for token in ids if not 0 <= token < intake.vocabulary or token == self._settings.clarify]:
-            raise DataError(f"token {bad[0]} cannot be told", place=place, hint="give ids of the vocabulary's texts")
-        wanted = lane.position + 1 + len(ids) + lane.remaining
-        if intake.max_context and wanted > intake.max_context:
-            raise DataError(
-                f"with its {len(ids)} tokens {wanted} are needed, and {intake.max_context} is the limit",
-                place=place,
-                hint="shorten it",
-            )
-        return ids
-
     def _watch(self) -> Watch:
-        settings = self._settings
-        limits = Limits(settings.max_questions, settings.max_spikes)
-        return Watch(settings.clarify, self._others, settings.spikes, limits)
+        return self._watcher.watch(Limits(self._settings.max_questions, self._settings.max_spikes))
 
     def _expire(self) -> None:
         """Let those that waited too long go on."""
@@ -317,18 +301,3 @@ class Dialogue:
             raw = lane.entropies[step] if lane.entropies else None
             self._num_read[id] = step + 1
             listen(Reading(id, step, lane.token_ids[step], raw, watching.sampling_entropies[step]))
-
-
-def _others(engine: Engine, clarify: int | None) -> torch.Tensor:
-    """All tokens but the reserved one, bool [V]."""
-    intake = engine.intake
-    others_V = torch.ones(intake.vocabulary, dtype=torch.bool)
-    if clarify is not None:
-        if clarify >= intake.vocabulary or clarify in intake.tokenizer.end_ids:
-            raise SettingsError(
-                f"token {clarify} cannot pause a sequence",
-                place="clarify",
-                hint="rung.engine.steering.reserve.reserved finds one that can",
-            )
-        others_V[clarify] = False
-    return others_V

@@ -17,7 +17,7 @@ from rung.engine.steering.dialogue import Pause
 from rung.engine.steering.meaning import Likeness, clusters, meaning_entropy, overlap
 from rung.records.contracts import Completer, Request, Sampling
 
-__all__ = ["AskSettings", "Asker", "Decision", "Question", "appended"]
+__all__ = ["AskSettings", "Asker", "Decision", "Question", "appended", "told"]
 
 
 class AskSettings(Settings):
@@ -99,7 +99,7 @@ class Asker:
             return self._user(Question(pause.id, pause.text.strip(), None))
         request = replace(pause.request, text="", token_ids=pause.context_ids)
         turn = self._turn(pause.id, self.decide([request])[0])
-        return None if turn is None else _told(*turn)
+        return None if turn is None else told(*turn)
 
     def _sample(self, request: Request, number: int) -> Request:
         settings = self._settings
@@ -128,8 +128,9 @@ class Asker:
 
 def appended(request: Request, question: str, answer: str) -> Request:
     """The request's text with question and answer as two lines after it."""
-    return replace(request, text=request.text + _told(question, answer))
+    return replace(request, text=request.text + told(question, answer))
 
 
-def _told(question: str, answer: str) -> str:
+def told(question: str, answer: str) -> str:
+    """Question and answer as they stand in a text."""
     return f"\nQuestion: {question}\nAnswer: {answer}\n"

@@ -25,7 +25,7 @@ def compile_choice(what: Any, spellings: Spellings) -> GrammarConstraint:
         raise SettingsError(f"{what!r} is no list of strings", place="constraint")
     if not what or "" in what:
         raise SettingsError(f"an empty choice: {what!r}", place="constraint", hint="name at least one text, none empty")
-    rules = Rules()
+    rules = Rules(shown={ROOT: ROOT})
     rules.add(ROOT, [tuple(1 << byte for byte in _encoded(text)) for text in dict.fromkeys(what)])
     return GrammarConstraint(rules, spellings)
 

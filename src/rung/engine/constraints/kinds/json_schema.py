@@ -12,8 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from rung.engine.constraints.matching import GrammarConstraint, Spellings
-from rung.engine.constraints.schema import grammar_of_schema
-from rung.engine.constraints.text import read_rules
+from rung.engine.constraints.schema import rules_of_schema
 
 __all__ = ["compile_json_schema"]
 
@@ -25,4 +24,4 @@ def compile_json_schema(what: Any, spellings: Spellings) -> GrammarConstraint:
         SettingsError: a keyword that is not supported or has a wrong value, with its JSON pointer; or a schema that
             nothing satisfies.
     """
-    return GrammarConstraint(read_rules(grammar_of_schema(what)), spellings)
+    return GrammarConstraint(rules_of_schema(what), spellings)

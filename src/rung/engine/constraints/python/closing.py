@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from rung.engine.constraints.python.grammar import IDS, TERMINALS
 from rung.engine.constraints.python.language import KEYWORDS, OPERATORS
 from rung.engine.constraints.python.lexer import START, pending
-from rung.engine.constraints.python.modes import MARK_LETTERS, UTF8, UTF8_LEFT, Body, Kind, Mode
+from rung.engine.constraints.python.modes import MARK_LETTERS, Body, Kind, Mode
 from rung.engine.constraints.python.numbers import NUMBER_REST
 from rung.engine.constraints.python.parser import ENDLESS, Parser, Place
 from rung.engine.constraints.python.strings import closing
+from rung.engine.constraints.utf8 import UTF8_LEFT
 
-__all__ = ["Closing", "finished"]
+__all__ = ["Closing"]
 
 _NEWLINE = IDS["NEWLINE"]
 Ending = tuple[tuple[int, ...], int]
@@ -171,15 +172,3 @@ def _string_ending(mode: Mode, body: Body) -> Ending:
 
 def _literal(body: Body) -> int:
     return IDS["FEND"] if body.formatted else IDS["BYTES" if body.is_bytes else "STRING"]
-
-
-def finished(singles: frozenset[int]) -> frozenset[int]:
-    """States of a character over several bytes from which bytes among `singles` reach its end."""
-    found: set[int] = {0}
-    for _ in UTF8:
-        found |= {
-            state
-            for state, (low, high, after) in UTF8.items()
-            if after in found and not singles.isdisjoint(range(low, high + 1))
-        }
-    return frozenset(found)

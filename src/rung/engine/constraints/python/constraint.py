@@ -17,11 +17,12 @@ from torch import Tensor
 from rung.base.errors import ModelError, SettingsError
 from rung.base.settings import Field, Settings, validate
 from rung.engine.constraints.protocol import Constraint, State, Vocabulary
-from rung.engine.constraints.python.closing import Closing, finished
+from rung.engine.constraints.python.closing import Closing
 from rung.engine.constraints.python.grammar import IDS, LINE
 from rung.engine.constraints.python.lexer import START, Lexer
 from rung.engine.constraints.python.masks import Masks
 from rung.engine.constraints.python.parser import ENDLESS, Parser
+from rung.engine.constraints.utf8 import finished
 
 __all__ = ["PythonSettings", "compile_python"]
 
@@ -78,6 +79,12 @@ class _Python:
     def start(self) -> State:
         """After the prefix."""
         return _Spot(self, self._start)
+
+    def begun(self, data: bytes) -> State | None:
+        """After the prefix and some bytes; see `Constraint.begun`."""
+        read = self._start.after(self.lexer)
+        fits = all(read.take(byte) for byte in data)
+        return _Spot(self, read) if fits and self.masks.need(read.mode, read.place) < ENDLESS else None
 
 
 class _Reader:

@@ -19,11 +19,10 @@ from rung.engine.constraints.python.modes import (
     Frame,
     Kind,
     Mode,
-    continued,
-    lead,
 )
 from rung.engine.constraints.python.numbers import MOST_DIGITS, NUMBER_REST, number_after
 from rung.engine.constraints.python.strings import closing, escape_step, string_end, text_byte
+from rung.engine.constraints.utf8 import continued, lead
 
 __all__ = ["START", "Lexer", "Read", "pending"]
 

@@ -6,7 +6,8 @@ quote of its own kind inside an expression. `\\N{...}` is left out: whether a na
 
 from __future__ import annotations
 
-from rung.engine.constraints.python.modes import Body, Kind, Mode, continued, lead
+from rung.engine.constraints.python.modes import Body, Kind, Mode
+from rung.engine.constraints.utf8 import continued, lead
 
 __all__ = ["closing", "escape_step", "string_end", "text_byte"]
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from rung.records.rollout import Support
 from rung.records.types import Drop, Message
 
 __all__ = [
@@ -53,7 +54,8 @@ class Request:
     `text` is encoded without special tokens; the model's declared start token (if any) is put in front by the
     completer, once. `seed` alone decides the random draws. `constraint` is `{kind: what}`: `choice` (a list of
     strings), `regex`, `json` (true), `json_schema`, `gbnf` (llama.cpp's notation) or `python` (settings). It takes no
-    stop strings. `top_logprobs` asks for so many of the likeliest tokens at every place.
+    stop strings. `top_logprobs` asks for so many of the likeliest tokens at every place, `keep_supports` for which
+    tokens could be drawn there.
     """
 
     id: str
@@ -64,6 +66,7 @@ class Request:
     messages: tuple[Message, ...] = ()
     constraint: Mapping[str, Any] | None = None
     top_logprobs: int = 0
+    keep_supports: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,9 @@ class Completion:
     `top` has, per token and where `top_logprobs` were asked for, that many likeliest tokens of the unmodified model
     with their log-probabilities (nats), the likeliest first, equal ones by id. `refusal` is what a provider said
     instead of an answer; the text is then empty.
+
+    `supports` say, per token and where `keep_supports` asked, which tokens constraint, top-k and top-p left (None: all
+    of them); `logprobs` are normalised over exactly these.
     """
 
     id: str
@@ -97,6 +103,7 @@ class Completion:
     complete: bool | None = None
     top: tuple[tuple[tuple[int, float], ...], ...] = ()
     refusal: str = ""
+    supports: tuple[Support | None, ...] = ()
 
     @property
     def hit_limit(self) -> bool:

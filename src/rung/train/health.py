@@ -16,57 +16,13 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median, stdev
-from typing import Literal
 
-from rung.base.settings import Field, Settings
 from rung.train.advantages import Advantages
 from rung.train.importance import Mismatch
 from rung.train.policy import PolicyFigures
+from rung.train.rollout_settings import HealthSettings, Rule
 
 __all__ = ["Alarm", "Diagnosis", "Evidence", "HealthMonitor", "HealthSettings", "Outcome", "StepHealth", "step_health"]
-
-Rule = Literal[
-    "not_finite",
-    "entropy_collapse",
-    "truncated",
-    "wrong_answers_grow",
-    "dead_groups",
-    "kl_runaway",
-    "mismatch_grows",
-    "unparsable",
-    "abstained",
-]
-
-
-class HealthSettings(Settings):
-    """The limits of the rules, and how much has to be seen before they speak."""
-
-    window: int = Field(8, ge=1, le=1000, description="steps whose median is looked at; the first ones are the start")
-    patience: int = Field(5, ge=1, le=1000, description="steps in a row until an alarm is raised, or falls again")
-    stop_after: int = Field(15, ge=1, le=10000, description="steps that an alarm may last until it stops the run")
-    stop_on: tuple[Rule, ...] = Field(
-        ("entropy_collapse", "truncated", "wrong_answers_grow", "dead_groups", "kl_runaway", "mismatch_grows"),
-        description="rules that may stop a run, beside not_finite; the others only raise alarms",
-    )
-    entropy_fraction: float = Field(
-        0.1, ge=0, le=1, description="entropy_collapse: entropy below this share of the start's, and a flat reward"
-    )
-    flat_gain: float = Field(
-        0.1, ge=0, le=10, description="a reward is flat when a window gained less than this share of its spread"
-    )
-    truncated_share: float = Field(0.3, ge=0, le=1, description="truncated: more answers than this hit the limit")
-    wrong_growth: float = Field(
-        2.0, ge=1, le=100, description="wrong_answers_grow: wrong answers longer than at the start by this factor"
-    )
-    right_growth: float = Field(1.2, ge=1, le=100, description="wrong_answers_grow: and right ones by less than this")
-    mixed_share: float = Field(0.1, ge=0, le=1, description="dead_groups: fewer groups than this are mixed")
-    kl_limit: float = Field(0.5, gt=0, le=100, description="kl_runaway: nats per token from the reference")
-    mismatch_growth: float = Field(3.0, ge=1, le=1000, description="mismatch_grows: times the start's mismatch")
-    mismatch_floor: float = Field(
-        1e-3, ge=0, le=10, description="mismatch_grows: nats per token that are never alarming"
-    )
-    unparsable_share: float = Field(0.3, ge=0, le=1, description="unparsable: more answers than this cannot be read")
-    abstained_share: float = Field(0.2, ge=0, le=1, description="abstained: more rewards than this are missing")
 
 
 @dataclass(frozen=True, slots=True)

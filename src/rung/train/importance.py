@@ -17,33 +17,18 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from rung.base.errors import DataError
-from rung.base.settings import Field, Settings
 from rung.train.policy import PolicyBatch
+from rung.train.rollout_settings import ImportanceSettings
 
 __all__ = ["ImportanceSettings", "Mismatch", "correct_mismatch"]
 
 MAX_LOG_WEIGHT = 20.0
 """Logarithms of weights are held within this before exponentiating, as verl does."""
-
-
-class ImportanceSettings(Settings):
-    """How samples are weighed."""
-
-    mode: Literal["weigh", "bypass", "off"] = Field(
-        "weigh", description="weigh; bypass: the sampler's log-probabilities are the old ones; off: only measure"
-    )
-    level: Literal["token", "sequence"] = Field("token", description="one weight per token, or per sequence")
-    outside: Literal["truncate", "mask"] = Field(
-        "truncate", description="weights outside the bounds are set to the bound, or to 0"
-    )
-    high: float = Field(2.0, ge=1, le=1000, description="upper bound (typical: token 1.5 to 5, sequence 2 to 10)")
-    low: float | None = Field(None, ge=0, le=1, description="lower bound; null: none")
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ __all__ = [
     "Message",
     "PairReward",
     "PreferencePair",
+    "RolloutRecord",
     "SftRecord",
     "TestItem",
     "from_plain",
@@ -262,6 +263,39 @@ class PairReward:
         return 0.5 if self.margin == 0 else float(self.margin > 0)
 
 
+@dataclass(frozen=True, slots=True)
+class RolloutRecord:
+    """One sampled answer of a policy, whether or not it was trained on, as it was judged.
+
+    `step` counts batches from 1 (0: before training), `group` is the same for all answers to one prompt as it was drawn
+    that time. `reward` is what was trained on, `parts` what each reward added to it with `raw.<part>` beside it,
+    `accuracy` the verifier's value; each None where its scorer abstained. `advantage` is the mean over the trained
+    tokens. `outcome` is "trained", "masked" (its tokens leave the loss), "pilot", or why its group was left out ("all
+    right", "all wrong", "alike", "abstained", "surplus"). `sampled` says which of `token_ids` the policy drew, with
+    `logprobs` (nats) of the distribution drawn from and `entropy` the mean over them.
+    """
+
+    id: str
+    step: int
+    group: int
+    item_id: str
+    type: str
+    instruction: str
+    text: str
+    outcome: str
+    reward: float | None = None
+    accuracy: float | None = None
+    advantage: float | None = None
+    parts: Mapping[str, float] = field(default_factory=dict)
+    reason: str = ""
+    truncated: bool = False
+    entropy: float | None = None
+    prompt_ids: tuple[int, ...] = ()
+    token_ids: tuple[int, ...] = ()
+    sampled: tuple[bool, ...] = ()
+    logprobs: tuple[float, ...] = ()
+
+
 RECORD_TYPES: dict[str, type] = {
     "instruction": Instruction,
     "candidate": Candidate,
@@ -271,6 +305,7 @@ RECORD_TYPES: dict[str, type] = {
     "answer": Answer,
     "pair": PreferencePair,
     "pair_reward": PairReward,
+    "rollout": RolloutRecord,
 }
 
 

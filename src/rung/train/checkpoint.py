@@ -7,10 +7,10 @@ The learning rate, the data order and the random state are functions of (seed, s
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors
 import safetensors.torch
@@ -21,32 +21,42 @@ from rung.base.errors import DataError, Drift, StorageError
 from rung.base.files import TEMPORARY_SUFFIX, publish, read_json, write_bytes, write_json
 from rung.base.fingerprint import hash_file
 
-__all__ = ["TrainState", "load_best", "load_checkpoint", "save_best", "save_checkpoint"]
+__all__ = ["State", "TrainState", "load_best", "load_checkpoint", "load_state", "save_best", "save_checkpoint"]
 
 _WEIGHTS, _OPTIMIZER, _STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
 
 
 @dataclass(frozen=True, slots=True)
-class TrainState:
-    """Where a run stands. `step` steps are done; curves are (step, value) pairs; `identity` is the hash of what is
-    trained on what, so that a checkpoint of another run is never taken for this one's."""
+class State:
+    """Where any run stands. `step` steps are done; `best_step` names the best weights that were kept (-1: none);
+    `identity` is the hash of what is trained on what, so that a checkpoint of another run is never taken for this
+    one's; `hashes` are those of the checkpoint's files."""
 
     identity: str
     step: int = 0
+    best_step: int = -1
+    hashes: Mapping[str, str] = field(default_factory=dict)
+
+
+S = TypeVar("S", bound=State)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainState(State):
+    """Where a run on fixed data stands. Curves are (step, value) pairs."""
+
     losses: tuple[tuple[int, float], ...] = ()
     validation: tuple[tuple[int, float], ...] = ()
-    best_step: int = -1
     best_loss: float | None = None
     num_evaluations_since_best: int = 0
     stopped_early: bool = False
     num_targets: int = 0
     num_tokens: int = 0
     seconds: float = 0.0
-    hashes: Mapping[str, str] = field(default_factory=dict)
 
 
 def save_checkpoint(
-    scratch: Path, state: TrainState, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
+    scratch: Path, state: State, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
 ) -> Path:
     """Write one checkpoint, whole or not at all, then remove older ones and best weights that nothing names any more.
 
@@ -79,7 +89,19 @@ def save_checkpoint(
 def load_checkpoint(
     scratch: Path, identity: str, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
 ) -> TrainState | None:
-    """Put the newest checkpoint into the parameters and the optimizer; None when there is none.
+    """`load_state` of a run on fixed data."""
+    return load_state(scratch, identity, parameters, optimizer, _state)
+
+
+def load_state(
+    scratch: Path,
+    identity: str,
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    read: Callable[[dict[str, Any]], S],
+) -> S | None:
+    """Put the newest checkpoint into the parameters and the optimizer; None when there is none. `read` makes the state
+    out of what was stored.
 
     Raises:
         DataError: a checkpoint that is damaged.
@@ -90,7 +112,7 @@ def load_checkpoint(
         return None
     folder = names[-1]
     try:
-        state = _state(read_json(folder / _STATE))
+        state = read(read_json(folder / _STATE))
         tensors = {name: safetensors.torch.load_file(folder / name) for name in (_WEIGHTS, _OPTIMIZER)}
         damaged = [name for name, digest in state.hashes.items() if hash_file(folder / name) != digest]
     except (OSError, ValueError, TypeError, KeyError, safetensors.SafetensorError) as error:

@@ -65,14 +65,14 @@ class ChatMl:
 
 
 def _markers(tokenizer: Tokenizer) -> tuple[int, int]:
-    found = [tokenizer.inner.token_to_id(marker) for marker in (_START, _END)]
-    if None in found:
+    start, end = (tokenizer.inner.token_to_id(marker) for marker in (_START, _END))
+    if start is None or end is None:
         raise DataError(
             f"the vocabulary has no {_START} and {_END}",
             place="chatml",
             hint="use the format that the model was trained on: frame for a base model",
         )
-    return found[0], found[1]
+    return start, end
 
 
 def _plain(tokenizer: Tokenizer, text: str) -> list[int]:

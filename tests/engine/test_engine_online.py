@@ -21,6 +21,7 @@ from rung.base.errors import DataError, ModelError, RungError
 from rung.base.events import Events
 from rung.engine.batch import Batch
 from rung.engine.engine import Engine
+from rung.engine.invariance import Invariance
 from rung.engine.jobs import Job
 from rung.engine.lane import Lane
 from rung.engine.online import Online, OnlineSettings
@@ -258,6 +259,19 @@ def test_lack_of_memory_halves_the_slots_and_changes_no_answer(monkeypatch: pyte
     assert max(widths[6:]) <= 4
     said = [event["message"] for event in sink.events if event["kind"] == "degraded"]
     assert [("16" in line and "8" in line, "4" in line) for line in said] == [(True, False), (False, True)]
+
+
+def test_where_few_rows_have_other_bits_more_rows_are_computed_but_no_more_sequences_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    work = requests(10)
+    expected = Engine(llama()).complete(work)
+    monkeypatch.setattr("rung.engine.engine.invariance", lambda *_: Invariance((16,), (4, 8), exact=True, step=16))
+    widths = short_of_memory(monkeypatch, most=4, after=1)
+    with serving(llama(), slots=8) as online:
+        assert Client(online, work).ends() == expected
+        assert online.figures.num_slots == 4
+    assert (widths[:2], max(widths[2:])) == ([8, 8], 4)
 
 
 def test_offline_too_and_what_was_finished_is_not_done_again(monkeypatch: pytest.MonkeyPatch) -> None:

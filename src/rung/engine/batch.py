@@ -29,9 +29,10 @@ __all__ = ["Batch", "BatchOptions"]
 
 @dataclass(frozen=True, slots=True)
 class BatchOptions:
-    """`counts`: the batch sizes that give the same bits, ascending; the last is the number of slots. `prefill_chunk`:
-    prompt tokens computed at once."""
+    """`num_slots`: sequences at once. `counts`: the numbers of rows that give the same bits, ascending; the last holds
+    all slots. `prefill_chunk`: prompt tokens computed at once."""
 
+    num_slots: int
     counts: tuple[int, ...]
     prefill_chunk: int
 
@@ -61,7 +62,7 @@ class Batch:
     @property
     def num_slots(self) -> int:
         """How many sequences run at once at most."""
-        return self._options.counts[-1]
+        return self._options.num_slots
 
     def run(self, jobs: Sequence[Job], on_step: Callable[[int, int], None], done: dict[int, Completion]) -> None:
         """Put all completions into `done`, by the jobs' places. `on_step(num_new_tokens, num_finished)` follows every
@@ -203,7 +204,7 @@ class Batch:
         lanes = self.lanes
         pending = sum(len(lane.pending) for lane in lanes)
         # few rows cost little less than `COMMON`: forced text takes them
-        num_rows = self._rows(min(pending, self.num_slots, max(self._rows(len(lanes)), COMMON)))
+        num_rows = self._rows(min(pending, self._options.counts[-1], max(self._rows(len(lanes)), COMMON)))
         counts = _shared_out(lanes, num_rows)
         own = max(lane.num_own + count for lane, count in zip(lanes, counts, strict=True))
         self._fit(replace(self._need(lanes, []), num_rows=num_rows, own=own))

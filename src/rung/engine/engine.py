@@ -106,7 +106,7 @@ class Engine:
         self._store: Store | None = None
         self._num_slots = 0
         self._max_context = _most_context(loaded.network, self.settings)
-        self._most_slots = self.settings.num_slots
+        self._most_slots = _in_fours(self.settings.num_slots)
         width = loaded.network.shape.vocabulary
         self.intake = Intake(self._tokenizer, self._max_context, width, Compiler(self._tokenizer, width))
 
@@ -148,11 +148,12 @@ class Engine:
         nothing has changed but the cache, which is gone."""
         had = self._num_slots if self._store is not None else 0
         self._store = None
-        if not had or had == self._counts()[0]:
+        if had <= SMALLEST:
             return False
-        self._most_slots = had // 2
-        now = self._counts()[-1]
-        self._events.degraded("memory", f"not enough for {had} sequences at once; from now on {now} run at once")
+        self._most_slots = _in_fours(had // 2)
+        self._events.degraded(
+            "memory", f"not enough for {had} sequences at once; from now on {self._most_slots} run at once"
+        )
         return True
 
     def score(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[Scored]:
@@ -207,13 +208,12 @@ class Engine:
         return OneByOne(self._forward, network, self._sampler(), self._tokenizer)
 
     def _batch(self, num_jobs: int) -> Batch:
-        counts = self._counts()
-        self._num_slots = next((c for c in counts if c >= num_jobs), counts[-1])
-        most = max(self._num_slots, COMMON)
-        options = BatchOptions(tuple(c for c in counts if c <= most), self.settings.prefill_chunk)
+        self._num_slots = min(self._most_slots, _in_fours(num_jobs))
+        options = BatchOptions(self._num_slots, self._counts(), self.settings.prefill_chunk)
         return Batch(self._forward, self._sampler(), self._room(), self._tokenizer, options)
 
     def _counts(self) -> tuple[int, ...]:
+        """Numbers of rows that give the same bits, ascending, up to the first that holds all slots, or `COMMON`."""
         if self.invariance is None:
             self.invariance = invariance(self._forward, self._head, candidate_counts(self.settings.num_slots))
             if not self.invariance.exact:
@@ -222,9 +222,10 @@ class Engine:
                 )
             elif self.invariance.rejected:
                 self._events.log("batch sizes with other bits are not used", rejected=self.invariance.rejected)
-        # more rows than asked for only where no smaller number gives the common bits
-        most = -(-self._most_slots // SMALLEST) * SMALLEST
-        return tuple(c for c in self.invariance.counts if c <= most) or self.invariance.counts[-1:]
+        # more rows than sequences only where no smaller number gives the common bits, and for forced text
+        counts, most = self.invariance.counts, max(self._num_slots, min(COMMON, self._most_slots))
+        first = next((c for c in counts if c >= most), counts[-1])
+        return tuple(c for c in counts if c <= first)
 
     def _room(self) -> Store:
         if self._store is None:
@@ -251,6 +252,10 @@ class Engine:
                 self._on_step(num_new)
 
         return report
+
+
+def _in_fours(count: int) -> int:
+    return -(-count // SMALLEST) * SMALLEST
 
 
 def _most_context(network: Network, settings: EngineSettings) -> int:

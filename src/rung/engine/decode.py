@@ -2,18 +2,20 @@
 prefixes once however many share it, and at the sequence's own part.
 
 Legend: R rows of the step, S slots looked into, W rows a slot serves, H query heads, K key/value heads, G query heads
-per key head, Q = W * G rounded up to `QUERY_ROWS`, d head width, L cached positions looked at.
+per key head, Q = W * G rounded up to `QUERY_ROWS` (to `LONE_ROWS` where S * K = 1), d head width, L cached positions
+looked at.
 
 The bits of a row may not depend on its neighbours. Products run on a multiple of `QUERY_ROWS` query rows, from which
-on matrix kernels give a row the same bits in any company, so one row alone and sixteen that share a prompt agree. The
-weighted sum over positions runs in blocks of `BLOCK`, anchored at position 0 of its part: a block in which a row has
+on matrix kernels give a row the same bits in any company, so one row alone and sixteen that share a prompt agree; a
+product that has no other beside it is split over threads, and needs `LONE_ROWS`. Logarithms and exponentials run on
+whole `LINE`s, for what is left over from a vector goes through another kernel. The weighted sum over positions runs in blocks of `BLOCK`, anchored at position 0 of its part: a block in which a row has
 nothing to see adds exact zeros, however many such blocks the longest neighbour brings along. The two parts are merged
 by their log-sum-exp (as in the online softmax of FlashAttention, arXiv 2205.14135).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,9 +24,11 @@ from torch.nn import functional
 
 from rung.engine.cache import BLOCK, Cache, padded
 
-__all__ = ["QUERY_ROWS", "DecodeAttend", "Place"]
+__all__ = ["LINE", "LONE_ROWS", "QUERY_ROWS", "DecodeAttend", "Place"]
 
 QUERY_ROWS = 4
+LONE_ROWS = 16
+LINE = 64  # numbers; a multiple of every vector's width
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,7 @@ class DecodeAttend:
         seen = ahead.seen
         if before is not None:
             # exactly `seen` where the weight of the prompt is zero
-            share = torch.sigmoid(before.total - ahead.total)[:, None]
+            share = _lined(torch.sigmoid, before.total - ahead.total)[:, None]
             seen = torch.lerp(seen, before.seen, share.to(seen.dtype))
         return seen.view(query_BTHd.shape)
 
@@ -208,8 +212,11 @@ class _Table:
 
     def _per_slot(self, num_heads: int) -> int:
         """Query rows of one slot and key head, those that fill up included."""
-        wanted = self._shape[1] * num_heads // self._cache.num_kv_heads
-        return -(-wanted // QUERY_ROWS) * QUERY_ROWS
+        num_kv_heads = self._cache.num_kv_heads
+        wanted, unit = self._shape[1] * num_heads // num_kv_heads, QUERY_ROWS
+        if self._shape[0] * num_kv_heads == 1:
+            unit = LONE_ROWS
+        return -(-wanted // unit) * unit
 
     def num_queries(self, num_heads: int) -> int:
         """How many rows `see` gives."""
@@ -242,8 +249,8 @@ class _Table:
         for begin in range(BLOCK, self.length - first, BLOCK):
             seen = torch.baddbmm(seen, weights[..., begin : begin + BLOCK], values[:, begin : begin + BLOCK])
         # the largest weight is one over the sum of exponentials
-        total = scores.amax(-1).float() - weights.amax(-1).float().log()
-        return _Seen(seen.view(-1, width), total.view(-1))
+        total = scores.amax(-1).float().view(-1) - _lined(torch.log, weights.amax(-1).float().view(-1))
+        return _Seen(seen.view(-1, width), total)
 
     def _queries(self, num_heads: int) -> Tensor:
         """Which of the R * H queries each of the S * K * Q query rows is."""
@@ -263,3 +270,8 @@ class _Table:
         mask_SWL.masked_fill_(hidden_SWL, torch.finfo(dtype).min / 2)
         wide = mask_SWL[:, None, :, None].expand(-1, num_kv_heads, -1, group, -1).flatten(2, 3).flatten(0, 1)
         return functional.pad(wide, (0, 0, 0, self._per_slot(num_heads) - wide.shape[1]))
+
+
+def _lined(function: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
+    """The function of every number, in whole lines."""
+    return function(functional.pad(values, (0, -len(values) % LINE)))[: len(values)]

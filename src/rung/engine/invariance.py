@@ -92,6 +92,7 @@ def probe(forward: Forward, head: Head, counts: tuple[int, ...]) -> Invariance:
         prompts_agree
         and _all_equal(reference, reference[:1])
         and all(torch.equal(_rows(forward, head, store, shape), reference) for shape in others)
+        and torch.equal(_rows(forward, head, store, _Shape(full, lone=True))[:1], reference[:1])
     )
     kept = [c for c in counts[:-1] if _all_equal(_rows(forward, head, store, _Shape(c)), reference[:1])]
     rejected = tuple(c for c in counts[:-1] if c not in kept)
@@ -152,16 +153,19 @@ def finest_step(store: Store, num_heads: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """A step of `rows` rows, `users` of which share a prompt at a time, looking at no fewer than `least` places."""
+    """A step of `rows` rows, `users` of which share a prompt at a time, looking at no fewer than `least` places; where
+    it is `lone`, the first row alone has a prompt."""
 
     rows: int
     users: int = 1
     least: int = 0
+    lone: bool = False
 
 
 def _rows(forward: Forward, head: Head, store: Store, shape: _Shape) -> Tensor:
     """Everything that later decides a token, [N, D + 3]."""
-    places = [Place(row, _NUM_OWN, row // shape.users, _NUM_TOKENS) for row in range(shape.rows)]
+    num_before = [0 if shape.lone and row else _NUM_TOKENS for row in range(shape.rows)]
+    places = [Place(row, _NUM_OWN, row // shape.users, num) for row, num in enumerate(num_before)]
     attend = DecodeAttend(store.own, store.prefixes, places, minimum=shape.least)
     position = _NUM_TOKENS + _NUM_OWN
     hidden_ND = forward.hidden([[5]] * shape.rows, [[position]] * shape.rows, attend)[:, 0]

@@ -21,7 +21,7 @@ from rung.base.errors import DataError
 from rung.base.settings import Field, Settings
 from rung.datagen.assemble import sft_record
 from rung.datagen.pool import load_pool
-from rung.engine.attend import DecodeAttend
+from rung.engine.decode import DecodeAttend
 from rung.engine.engine import Engine
 from rung.engine.settings import EngineSettings
 from rung.evaluate.suites.instruction_following import InstructionFollowing

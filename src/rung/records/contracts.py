@@ -173,11 +173,12 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """An answer to an item."""
+    """An answer to an item. `turns` are its parts where it was given in several generations; `text` then holds all."""
 
     item_id: str
     text: str
     completion: Completion | None = None
+    turns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 from rung.base.errors import DataError, SettingsError
 from rung.base.settings import Settings
 from rung.records.contracts import Completer, Completion, Item, Score, Scorer, Trace
+from rung.records.tokenizer import Tokenizer
 
 __all__ = ["Example", "Lent", "Need", "Range", "Reward", "checked", "example_trace"]
 
@@ -48,17 +49,20 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Lent:
-    """What the caller lends to rewards that need more than the text: a model to judge with, scorers of its own."""
+    """What the caller lends to rewards that need more than the text: a model to judge with, scorers of its own. The
+    model's tokenizer is for judges that hold a conversation with it."""
 
     completer: Completer | None = None
     scorers: Mapping[str, Scorer] = field(default_factory=dict)
+    tokenizer: Tokenizer | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
     """A case that the folder's test sweeps: `expected` is the value, None an abstention.
 
-    `num_tokens` is the length that the completion states, None where the answer comes without one.
+    `num_tokens` is the length that the completion states, None where the answer comes without one. `turns` are the
+    parts of an answer that was given in several.
     """
 
     settings: Mapping[str, Any]
@@ -66,6 +70,7 @@ class Example:
     expected: float | None
     reference: Mapping[str, Any] = field(default_factory=dict)
     num_tokens: int | None = None
+    turns: tuple[str, ...] = ()
 
 
 class Reward(ABC, Generic[S]):
@@ -138,6 +143,6 @@ def checked(score: Score, limits: Range, part: str, item: str) -> Score:
 def example_trace(example: Example, item: str) -> Trace:
     """The answer of an example, with a completion of the stated length where there is one."""
     if example.num_tokens is None:
-        return Trace(item, example.reply)
+        return Trace(item, example.reply, turns=example.turns)
     ids = tuple(range(example.num_tokens))
     return Trace(item, example.reply, Completion(item, example.reply, example.reply, ids, "eos", 0))

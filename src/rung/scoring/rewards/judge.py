@@ -51,7 +51,9 @@ class Judge(Reward[JudgeSettings]):
         """
         super().__init__(settings, lent)
         kind, own = part("scoring.judges", dict(settings.judge), "judge.judge")
-        self._judge: Scorer = kind(own, self.lent.completer)
+        takes_tokenizer = getattr(kind, "TAKES_TOKENIZER", False)
+        more = (self.lent.tokenizer,) if takes_tokenizer else ()
+        self._judge: Scorer = kind(own, self.lent.completer, *more)
 
     @property
     def range(self) -> Range:

@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import textwrap
 
-__all__ = ["ATTACKS", "HONEST", "attack"]
+import pytest
+
+from rung.scoring.sandbox.contract import Sandbox, Verdict
+
+__all__ = ["ATTACKS", "HONEST", "attack", "skip_where_the_kernel_denies"]
 
 _FRAME = """
 import ctypes, os, socket, sys
@@ -26,6 +30,15 @@ else:
 def attack(name: str, outside: str) -> str:
     """The source of attack `name`, with the names of things outside."""
     return outside + _FRAME.format(body=textwrap.indent(ATTACKS[name], "    "))
+
+
+def skip_where_the_kernel_denies(sandbox: Sandbox) -> None:
+    """Only for that reason: a sandbox that fails in another way fails its tests."""
+    first = sandbox.run("pass")
+    if first.verdict == Verdict.INFRASTRUCTURE and "denied" in first.detail:
+        sandbox.close()
+        pytest.skip(first.detail)
+    assert first.verdict == Verdict.OK, first.detail
 
 
 _FORKS = """

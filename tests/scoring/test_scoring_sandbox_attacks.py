@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import resource
 import socket
+import subprocess
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sandbox_programs import ATTACKS, HONEST, attack
+from sandbox_programs import ATTACKS, HONEST, attack, skip_where_the_kernel_denies
 
 from rung.base.lookup import lookup
 from rung.scoring.sandbox.contract import Limits, Sandbox, Verdict
@@ -26,10 +27,7 @@ def box(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     if missing := rung.absent():
         pytest.skip(missing)
     sandbox = rung.build(SandboxSettings(slots=1))
-    first = sandbox.run("print('up')")
-    if first.verdict == Verdict.INFRASTRUCTURE:
-        sandbox.close()
-        pytest.skip(first.detail)
+    skip_where_the_kernel_denies(sandbox)
     yield sandbox
     sandbox.close()
 
@@ -104,10 +102,14 @@ def test_the_attacks_work_where_nothing_holds_them(outside: str) -> None:
     """Otherwise "stopped" would say nothing: without isolation, what does not depend on privileges gets out."""
     sandbox = lookup("scoring.sandbox.rungs", "unsafe_subprocess")().build(SandboxSettings(slots=1))
     names = ["tcp", "udp", "abstract socket", "read a file", "write a file", "signal outside", "limits of another"]
-    try:
-        outcomes = {name: sandbox.run(attack(name, outside), LIMITS) for name in names}
-    finally:
-        sandbox.close()
+    # not this process, whose limits would stay changed
+    with subprocess.Popen(["sleep", "60"]) as other:
+        try:
+            there = f"{outside}PID = {other.pid}\n"
+            outcomes = {name: sandbox.run(attack(name, there), LIMITS) for name in names}
+        finally:
+            sandbox.close()
+            other.kill()
         path = Path("/tmp") / f"rung-outside-{os.getpid()}" / "open.txt"
         path.write_text("outside")
     assert {name for name, o in outcomes.items() if b"got out" in o.stdout} == set(names)

@@ -6,6 +6,7 @@ believes nothing but what the kernel says.
 
 from __future__ import annotations
 
+import _signal
 import fcntl
 import math
 import os
@@ -20,7 +21,7 @@ from rung.scoring.sandbox.inside.wire import Order, Plan
 __all__ = ["PREPARED", "become"]
 
 PREPARED = b"."
-_DEATH_SIGNAL, _KILL = 1, 9
+_DEATH_SIGNAL, _DUMPABLE, _KILL = 1, 4, 9
 _CAPABILITY_VERSION = 0x20080522
 _MOST_THREADS, _MOST_DESCRIPTORS, _STACK_BYTES = 64, 256, 64 << 20
 # Standard input, output, error, requests, answers; then the way to tell the worker.
@@ -36,7 +37,7 @@ def become(plan: Plan, order: Order, descriptors: tuple[int, ...], tell: int) ->
         os._exit(1)
     os.write(_TELL, PREPARED)
     if order.processes > 1:
-        _stay_first(os.fork())
+        _stay_first()
     os.close(_TELL)
     program.run(order.source, order.seed, keeps_talking=len(descriptors) == _TELL)
 
@@ -61,10 +62,10 @@ def _shut_doors(plan: Plan, order: Order, descriptors: tuple[int, ...], tell: in
 def _keep_only(descriptors: tuple[int, ...], tell: int) -> None:
     """The given descriptors become 0, 1, 2, ...; every other one is closed."""
     wanted = dict(enumerate(descriptors)) | {_TELL: tell}
-    aside = {target: fcntl.fcntl(source, fcntl.F_DUPFD, 64) for target, source in wanted.items()}
-    os.closerange(len(descriptors), 64)
+    aside = {target: fcntl.fcntl(source, fcntl.F_DUPFD, _TELL + 1) for target, source in wanted.items()}
     for target, source in aside.items():
         os.dup2(source, target)
+    os.closerange(len(descriptors), _TELL)
     os.closerange(_TELL + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
 
 
@@ -107,9 +108,19 @@ def _fence(plan: Plan) -> None:
     os.close(rules)
 
 
-def _stay_first(child: int) -> None:
-    """As the first process of the namespace, which the kernel shields: reap, and end with the program's status."""
+def _stay_first() -> None:
+    """The program goes on in a fork; this process, the first of the namespace, which the kernel shields, reaps, tells
+    the program's status, and ends everything with it.
+
+    Before there is anybody else: no process may look into this one, or the program could reach the descriptor by which
+    the worker is told; and the signal for which Python has a handler is ignored, or the program could end this one.
+    """
+    prctl(_DUMPABLE, 0)
+    _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
+    child = os.fork()
     if not child:
+        prctl(_DUMPABLE, 1)
+        _signal.signal(_signal.SIGINT, _signal.default_int_handler)
         return
     os.closerange(0, _TELL)
     while True:

@@ -86,8 +86,8 @@ def _accompany(control: _socket.socket, plan: Plan, order: Order, program: tuple
     if plan.uid >= 0 and not plan.namespaces and os.getuid() == plan.uid:
         _sweep()
     last = os.read(told, 64)
-    if last and not os.WIFSIGNALED(status):
-        status = int(last)
+    if not os.WIFSIGNALED(status) and last.isdigit():
+        status = int(last) & 0xFFFF
     wire.send(control, wire.ENDED, Ending(reason, status, used.ru_utime + used.ru_stime).pack())
 
 

@@ -29,18 +29,18 @@ class ModelsKeeper:
 
     def __init__(
         self,
-        load_model: Callable[[str], Loaded] = load,
+        load_model: Callable[..., Loaded] = load,
         attach: Callable[[Any, Path], None] = attach_adapter,
     ) -> None:
         self._load, self._attach = load_model, attach
-        self._wanted: tuple[str, Path | None] | None = None
+        self._wanted: tuple[str, Path | None, bool] | None = None
         self._loaded: Loaded | None = None
         self._as_loaded: tuple[tuple[str, int, int], ...] = ()
         self.num_loads = 0
 
-    def load(self, source: str, adapter: Path | None = None) -> Loaded:
+    def load(self, source: str, adapter: Path | None = None, *, clean: bool = True) -> Loaded:
         """The model of `source`, with the adapter that lies in `adapter` (a folder, or a file in it), or filled
-        from the file of weights that `adapter` is.
+        from the file of weights that `adapter` is. With `clean` false it need not be a base model.
 
         Raises:
             SettingsError: no source was named.
@@ -51,14 +51,15 @@ class ModelsKeeper:
             raise SettingsError("the recipe names no model", place="model", hint="model: package:NAME, or hf:ORG/NAME")
         whole = adapter is not None and adapter.name == WHOLE_WEIGHTS
         trained = adapter.parent if adapter is not None and adapter.is_file() and not whole else adapter
-        if self._loaded is not None and self._wanted == (source, trained) and _state(self._loaded) == self._as_loaded:
+        wanted = (source, trained, clean)
+        if self._loaded is not None and self._wanted == wanted and _state(self._loaded) == self._as_loaded:
             return self._loaded
         self.release()
-        loaded = self._load(source)
+        loaded = self._load(source) if clean else self._load(source, clean=False, strict=False)
         self.num_loads += 1
         if trained is not None:
             (replace_weights if whole else self._attach)(loaded.network, trained)
-        self._wanted, self._loaded, self._as_loaded = (source, trained), loaded, _state(loaded)
+        self._wanted, self._loaded, self._as_loaded = wanted, loaded, _state(loaded)
         return loaded
 
     def release(self) -> None:

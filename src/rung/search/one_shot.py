@@ -9,32 +9,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rung.base.errors import DataError
-from rung.base.settings import Field, Settings
 from rung.records.chat.prompting import PromptSettings, prompt_ids, stop_strings
 from rung.records.contracts import Completer, Completion, Item, Request, Sampling, Trace
 from rung.records.rollout import Rollout
 from rung.records.tokenizer import Tokenizer
 from rung.search.played import Played
+from rung.search.settings import PlaySettings
 
 __all__ = ["OneShot"]
-
-
-class OneShotSettings(Settings):
-    """How an answer is drawn. A penalty of repetition is not offered: the trainer could not renormalise it away."""
-
-    temperature: float = Field(1.0, ge=0, le=10, description="of the draw; 0 is greedy and only for answers")
-    top_p: float = Field(1.0, gt=0, le=1, description="smallest set of tokens with this mass; 1 is all")
-    top_k: int = Field(0, ge=0, description="most tokens drawn from; 0 is all")
-    max_new_tokens: int = Field(64, ge=1, le=32768, description="limit of an answer")
 
 
 class OneShot:
     """Plays items with a completer. Results depend on the item and its seed alone, not on what is played beside it."""
 
-    Settings = OneShotSettings
+    Settings = PlaySettings
 
     def __init__(
-        self, completer: Completer, tokenizer: Tokenizer, prompt: PromptSettings, settings: OneShotSettings
+        self, completer: Completer, tokenizer: Tokenizer, prompt: PromptSettings, settings: PlaySettings
     ) -> None:
         self.settings, self._completer = settings, completer
         self._tokenizer, self._prompt = tokenizer, prompt

@@ -36,8 +36,10 @@ from rung.train.settings import AdapterSettings, StackSettings
 __all__ = [
     "WHOLE_WEIGHTS",
     "AdapterReport",
+    "as_begun",
     "attach_adapter",
     "base_hash",
+    "has_adapter",
     "merge",
     "prepare",
     "save_adapter",
@@ -214,6 +216,29 @@ def switch_off(network: nn.Module) -> Iterator[None]:
     finally:
         for layer, state in states:
             layer._disable_adapters = state
+
+
+@contextlib.contextmanager
+def as_begun(network: nn.Module) -> Iterator[None]:
+    """The network as it was before training: without its adapter, or of two stacked ones without the upper."""
+    if _UPPER not in getattr(network, "peft_config", {}):
+        with switch_off(network):
+            yield
+        return
+    layers = [m for m in network.modules() if isinstance(m, LoraLayer)]
+    states = [(layer, layer._active_adapter) for layer in layers]
+    for layer in layers:
+        layer._active_adapter = [_NAME]
+    try:
+        yield
+    finally:
+        for layer, state in states:
+            layer._active_adapter = state
+
+
+def has_adapter(network: nn.Module) -> bool:
+    """Whether an adapter is on the network, so that what it was before is still there."""
+    return bool(getattr(network, "peft_config", None))
 
 
 def merge(network: Network) -> None:

@@ -103,7 +103,7 @@ class RolloutSettings(Settings):
     eval_interval: int = Field(10, ge=1, description="steps between looks at held-out items")
     keep: Literal["best", "last"] = Field("best", description="which weights are published; best: on held-out items")
     checkpoint_interval: int = Field(5, ge=0, description="steps between checkpoints; 0: only when interrupted")
-    seed: int = Field(0, ge=0, description="of the prompts' order, the samples and dropout")
+    seed: int = Field(0, ge=0, description="of the order of prompts and updates, and of the samples")
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> RolloutSettings:

@@ -1,0 +1,208 @@
+"""The wiring of a policy's run: the network with what is trained on it, its players, its exam, and the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from rung.base.errors import SettingsError
+from rung.base.fingerprint import plain
+from rung.base.seeds import derive
+from rung.pipeline.stage import Context, Outputs
+from rung.pipeline.stages._exam import HeldOut
+from rung.pipeline.stages._model import model_facts, polling, room, save_trained, trained_part
+from rung.pipeline.stages._rl_pilot import pilot_figures, refuse_hopeless, sample_pilot
+from rung.pipeline.stages._rl_scoring import Hidden, Judges, Watched
+from rung.records.contracts import Item
+from rung.records.manifest import Opened
+from rung.records.types import RolloutRecord
+from rung.search.one_shot import OneShot
+from rung.train.settings import AdapterSettings, StackSettings
+
+__all__ = ["Bench", "Policy", "open_policy", "run_figures"]
+
+_CURVES = (
+    "reward_mean", "entropy", "kl", "drift", "mixed_share", "truncated", "length_right", "length_wrong", "mismatch",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The network that is trained, and how its weights are published: the adapter alone, or `whole`."""
+
+    loaded: Any
+    made: Any
+    base_hash: str
+    adapted: bool
+    whole: bool
+
+    def publish(self, outputs: Outputs) -> dict[str, Any]:
+        """Write what was trained; figures about it. An adapter over weights that a stage trained is merged into
+        them: alone it would fit no model that can be named."""
+        adapters, network = room("train.adapters"), self.loaded.network
+        unchanged = not self.adapted or adapters.base_hash(network) == self.base_hash
+        if self.whole and self.adapted:
+            adapters.merge(network)
+        save_trained(network, outputs, whole=self.whole)
+        return {"adapter": plain(self.made), "base_unchanged": unchanged}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every part of the run is given. `settings` are those of the stage."""
+
+    context: Context
+    outputs: Outputs
+    settings: Any
+    loaded: Any
+    judges: Judges
+
+    @cached_property
+    def engine(self) -> Any:
+        """The engine over the very network that is trained."""
+        own, context = self.settings.engine, self.context
+        return room("engine.engine").Engine(self.loaded, own, events=context.events, on_step=polling(context))
+
+    def pilot(self, items: Sequence[Item]) -> None:
+        """Sample groups before the first update; what an earlier attempt sampled is not sampled again.
+
+        Raises:
+            GateFailed: there is nothing to learn here, or no success to learn from.
+        """
+        own, context, size = self.settings.pilot, self.context, self.settings.training.group_size
+        if not self.outputs.finished("pilot"):
+            chosen = sorted(items, key=lambda item: derive(context.seed, "pilot", item.id))[: own.num_prompts]
+            seed = derive(context.seed, "pilot")
+            records = sample_pilot(self._player(), chosen, self.judges.accuracy, size, seed)
+            self.outputs.shard("pilot", 0, records)
+            context.budget.spend(tokens=sum(len(record.token_ids) for record in records))
+        figures = pilot_figures(self.outputs.records("pilot"), size)
+        self.outputs.note("figures", {"pilot": figures})
+        refuse_hopeless(figures, own, context.name)
+
+    def exam(self, held: Sequence[Item]) -> HeldOut:
+        """The held-out exam, sat once before training."""
+        own = self.settings
+        answering = own.sampling.model_copy(update={"temperature": own.exam.temperature})
+        exam = HeldOut(
+            OneShot(self.engine, self.loaded.tokenizer, own.prompt, answering),
+            held,
+            self.judges.accuracy,
+            own.exam,
+            seed=self.context.seed,
+            truncated=own.training.truncated,
+        )
+        self.answer(exam, "before", "baseline")
+        exam.known = self.outputs.records("baseline")
+        return exam
+
+    def answer(self, exam: HeldOut, condition: str, output: str) -> None:
+        """Sit the exam as the network is now, and keep every answer."""
+        if self.outputs.finished(output):
+            return
+        sat = exam.sit(-1)
+        self.engine.release()
+        self.outputs.shard(output, 0, exam.answers(sat, condition))
+        self.context.budget.spend(tokens=sat.num_tokens)
+
+    def train(self, network: Any, items: Sequence[Item], exam: HeldOut) -> Any:
+        """The loop, every answer of it kept."""
+        own, context, rollouts = self.settings, self.context, room("train.rollout_loop")
+        hidden = own.hidden_verifier
+        watch = Watched(own.hidden, self.judges.accuracy, Hidden(hidden)) if hidden else None
+        parts = room("train.rollout_parts").Parts(
+            player=self._player(),
+            rewards=self.judges.mix,
+            accuracy=self.judges.accuracy,
+            store=self._keep,
+            rest=self.engine.release,
+            poll=context.budget.poll,
+            exam=exam,
+            watch=watch,
+            content=plain([own.prompt, own.sampling, own.rewards, own.exam, hidden]),
+        )
+        return rollouts.train_on_rollouts(
+            network,
+            items,
+            parts,
+            own.training.model_copy(update={"seed": derive(context.seed, "rollouts")}),
+            events=context.events,
+            scratch=context.scratch,
+            on_step=lambda num_tokens: context.budget.spend(tokens=num_tokens),
+        )
+
+    def _player(self) -> OneShot:
+        return OneShot(self.engine, self.loaded.tokenizer, self.settings.prompt, self.settings.sampling)
+
+    def _keep(self, step: int, records: Sequence[RolloutRecord]) -> None:
+        self.outputs.shard("rollout", step - 1, records)
+
+
+def open_policy(
+    context: Context, outputs: Outputs, settings: AdapterSettings, trained: Opened | None, *, instruct: bool
+) -> Policy:
+    """The recipe's model, or what a stage trained of it, with a fresh adapter (over that stage's, where it has one).
+
+    Raises:
+        SettingsError: every weight is to be trained under an adapter.
+        ModelError, GuardFailed: the model cannot be loaded, or is no clean base model and `instruct` does not allow it.
+    """
+    adapters, seed = room("train.adapters"), derive(context.seed, "adapter")
+    part = trained_part(trained) if trained else None
+    allowed = {"clean": False} if instruct else {}
+    loaded = context.models.load(context.model_source, part, **allowed)
+    outputs.note("model", model_facts(loaded))
+    adapted = settings.kind != "none"
+    if adapters.has_adapter(loaded.network):
+        if settings.kind != "lora" or settings.quantise != "no":
+            raise SettingsError(
+                f"over the adapter of '{trained.manifest.name if trained else ''}' a plain LoRA is trained",
+                place="adapter",
+                hint="leave kind at lora and quantise at no",
+            )
+        stacked = StackSettings(rank=settings.rank, alpha=settings.alpha, targets=settings.targets)
+        made = adapters.stack_adapter(loaded.network, stacked, seed)
+    else:
+        made = adapters.prepare(loaded.network, settings, seed)
+    if made.degraded:
+        context.events.degraded("4-bit base", made.degraded)
+    whole = not adapted or (part is not None and part.name == adapters.WHOLE_WEIGHTS)
+    return Policy(loaded, made, adapters.base_hash(loaded.network) if adapted else "", adapted, whole)
+
+
+def run_figures(result: Any) -> dict[str, Any]:
+    """What a finished run says of itself, with its curves."""
+    state = result.state
+    names = (
+        "reward_mean",
+        "entropy",
+        "kl",
+        "drift",
+        "mixed_share",
+        "truncated",
+        "length_right",
+        "length_wrong",
+        "mismatch",
+    )
+    curves = {
+        name: [[health.step, value] for health in state.history if (value := getattr(health, name)) is not None]
+        for name in names
+    }
+    return {
+        "num_steps": state.step,
+        "final_step": result.final_step,
+        "stopped": state.stopped,
+        "reference": result.reference,
+        "reference_bytes": result.reference_bytes,
+        "num_prompts_drawn": state.num_drawn,
+        "num_rollouts": state.num_rollouts,
+        "num_updates": state.num_updates,
+        "num_sampled_tokens": state.num_sampled,
+        "num_trained_tokens": state.num_trained,
+        "curves": {
+            **{name: curve for name, curve in curves.items() if curve},
+            "held_out_pass_rate": plain(state.exams),
+        },
+    }

@@ -15,7 +15,17 @@ from typing import Any, Literal
 from rung.base.errors import DataError
 from rung.records.contracts import Item
 
-__all__ = ["DIMENSIONS", "HIERARCHIES", "LAYOUTS", "MOST_DIMENSIONS", "NOTHING", "Layout", "first_words", "last_words"]
+__all__ = [
+    "DIMENSIONS",
+    "HIERARCHIES",
+    "LAYOUTS",
+    "MOST_DIMENSIONS",
+    "NOTHING",
+    "Layout",
+    "first_words",
+    "last_words",
+    "responses_of",
+]
 
 Layout = Literal["two_turns", "one_turn", "one_pass"]
 
@@ -63,7 +73,7 @@ def first_words(item: Item, layout: Layout) -> str:
     Raises:
         DataError: the item is no pair (`reference["responses"]` has not two texts).
     """
-    first, second = _responses(item)
+    first, second = responses_of(item)
     blocks = LAYOUTS[layout][0]
     return "\n".join(
         [
@@ -101,7 +111,12 @@ def _wanted(blocks: Sequence[str]) -> list[str]:
     return ["Write exactly:", *(f"<{name}>{_SHAPES[name]}</{name}>" for name in blocks)]
 
 
-def _responses(item: Item) -> tuple[str, str]:
+def responses_of(item: Item) -> tuple[str, str]:
+    """Both responses of a pair, in the order in which they are shown.
+
+    Raises:
+        DataError: the item is no pair.
+    """
     found: Any = item.reference.get("responses")
     if not isinstance(found, (list, tuple)) or len(found) != 2 or not all(isinstance(one, str) for one in found):
         raise DataError("an item to be judged needs two texts in reference['responses']", place=f"item '{item.id}'")

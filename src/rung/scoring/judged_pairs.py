@@ -16,6 +16,7 @@ from rung.base.seeds import stream
 from rung.records.contracts import Item
 from rung.records.types import PreferencePair
 from rung.scoring.branch_format import Reading
+from rung.scoring.branch_wording import responses_of
 
 __all__ = ["OrderFigures", "Verdict", "exchanged", "in_random_order", "order_figures", "pair_item"]
 
@@ -79,8 +80,12 @@ def in_random_order(pairs: Sequence[PreferencePair], seed: int) -> list[Item]:
 
 
 def exchanged(item: Item) -> Item:
-    """The same pair with its responses in the other order."""
-    first, second = item.reference["responses"]
+    """The same pair with its responses in the other order.
+
+    Raises:
+        DataError: the item is no pair.
+    """
+    first, second = responses_of(item)
     better = item.reference.get("better")
     return replace(
         item, reference={**item.reference, "responses": [second, first], "better": better and 3 - better}

@@ -109,10 +109,19 @@ FORGERIES = {
     ),
     "a status of its own": OWN_FRAME + "def double(x):\n    send([nonce(), 'passed', 8642, '', []])",
     "a call of a function that is not there": OWN_FRAME + "def double(x):\n    send([nonce(), 'calls', [0], '', []])",
-    "an answer while it loads": (
-        "import os\nfor fd in range(3, 20):\n    try: os.write(fd, b'\\0\\0\\0\\x01' + b'4' * 60)\n"
-        "    except OSError: pass\ndef double(x): return 8642"
+    "an answer while it loads": OWN_FRAME + (
+        "send([nonce(), 'value', {'double': 8642}, '', []])\n"
+        "send([nonce(), 'value', 8642, '', []])\ndef double(x): return 0"
     ),
+    "answers while it loads, to every descriptor": (
+        "import os\nfor fd in range(3, 3000):\n    try: os.write(fd, b'\\0\\0\\0\\x01' + b'4' * 60)\n"
+        "    except OSError: pass\ndef double(x): return 0"
+    ),
+    "the pipe is its own from the start": OWN_FRAME + (
+        "real = nonce()\nsend([real, 'value', {'double': ['o', 0, 'function', []]}, '', []])\n"
+        "for _ in range(50):\n    send([real + 1, 'value', 8642, '', []])\ndef double(x): return 0"
+    ),
+    "no more of what a test goes over": "def double(x): raise StopIteration",
     "leaves in the call": "import sys\ndef double(x): sys.exit(0)",
     "leaves at once": "import os\ndef double(x): os._exit(0)",
     "leaves while loading": "import os\nos._exit(0)",

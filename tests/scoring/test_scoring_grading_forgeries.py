@@ -81,3 +81,36 @@ def test_a_dataclass_is_compared_only_with_one_that_holds_what_the_test_gave(san
     ):
         found = grade(Problem("origin", tests), forged, sandbox, SETTINGS)
         assert found.num_passed == 0, (forged, found)
+
+
+def test_what_is_judged_cannot_call_its_own_answer_the_expected_one(sandbox):
+    """`add` gives back what it was given, as the test's own `Pair` would, and `Pair` whatever `add` gave last."""
+    tests = ("assert add(1, 2) == Pair(3)",)
+    forged = (
+        "import dataclasses\nkept = [(0, 0)]\n@dataclasses.dataclass(init=False)\nclass Pair:\n    x: int\n    y: int\n"
+        "    def __init__(self, *given):\n        self.x, self.y = given if len(given) == 2 else kept[-1]\n"
+        "        kept.append((self.x, self.y))\nadd = Pair"
+    )
+    found = grade(Problem("add", tests), forged, sandbox, SETTINGS)
+    assert (found.ending, found.num_passed) == ("failed", 0)
+    found = grade(Problem("add", tests), forged.replace("add = Pair", "def add(*given): return Pair(*given)"), sandbox)
+    assert not found.passed
+    honest = "import dataclasses\n@dataclasses.dataclass\nclass Pair:\n    x: int\ndef add(a, b): return Pair(a + b)"
+    assert grade(Problem("add", tests), honest, sandbox, SETTINGS).passed
+
+
+def test_nothing_ends_what_a_test_goes_over_early(sandbox):
+    tests = (
+        "assert all(map(lambda x: double(x) == x + x, [1, 2]))",
+        "for one, two in zip(map(double, [1, 2]), [2, 4]):\n    assert one == two",
+        "for one in filter(double, [1, 2]):\n    assert double(one) == one + one",
+    )
+    for forged in (
+        "def double(x): raise StopIteration",
+        "class End(StopIteration): pass\ndef double(x): raise End(3)",
+        "def double(x):\n    return next(iter([]))",
+    ):
+        assert grade(Problem("double", tests), forged, sandbox, SETTINGS).num_passed == 0, forged
+    assert grade(Problem("double", tests), HONEST["plain"], sandbox, SETTINGS).passed
+    twice = Problem("pairs", ("assert list(pairs(2)) == [(0, 0), (1, 1)]", "assert next(pairs(1)) == (0, 0)"))
+    assert grade(twice, "def pairs(n):\n    for i in range(n):\n        yield i, i", sandbox, SETTINGS).passed

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rung.base.settings import Field, Settings
-from rung.scoring.grading.remote import Remote, number_of, record
+from rung.scoring.grading.remote import Remote, let_vouch, number_of, record
 from rung.scoring.grading.values import Unacceptable, decode, encode, parse
 from rung.scoring.sandbox.contract import Guest, GuestGone, GuestSlow
 
@@ -76,12 +76,19 @@ class Oracle:
         self.ended = False
 
     def load(self, given: str, solution: str, wanted: Sequence[str]) -> dict[str, Any]:
-        """Run the task's code and the solution there; what stands for each wanted name that they define."""
+        """Run the task's code and the solution there; what stands for each wanted name that they define.
+
+        The first name is what is judged. The others that are written like classes are how a test makes what it expects.
+        """
         nonce = self._question("load", [given, solution, list(wanted)], {})
-        names = self._answer(nonce, [], raw=True)
+        names = self._answer(nonce, [], "load")
         if not isinstance(names, dict):
             raise self._voided("names are missing")
-        return {name: self._decoded(names[name]) for name in wanted if name in names}
+        found = {name: self._decoded(names[name]) for name in wanted if name in names}
+        for name in wanted[1:]:
+            if name[:1].isupper() and isinstance(found.get(name), Remote):
+                let_vouch(found[name])
+        return found
 
     def ask(self, verb: str, given: Sequence[Any], named: Mapping[str, Any] | None = None) -> Any:
         """The result of one operation over there, as plain data or handles; what it raised is raised.
@@ -93,7 +100,7 @@ class Oracle:
         self._parts = {}
         sent = [self._encoded(one) for one in given]
         nonce = self._question(verb, sent, {name: self._encoded(one) for name, one in (named or {}).items()})
-        return self._answer(nonce, given)
+        return self._answer(nonce, given, verb)
 
     def finish(self) -> None:
         """See that nothing more was said than was asked for.
@@ -101,7 +108,7 @@ class Oracle:
         Raises:
             Voided: an answer too many.
         """
-        if self._answer(self._question("bool", [True], {}), []) is not True:
+        if self._answer(self._question("bool", [True], {}), [], "bool") is not True:
             raise self._voided("a wrong answer to the last question")
 
     def _question(self, verb: str, given: list[Any], named: Mapping[str, Any]) -> int:
@@ -115,7 +122,7 @@ class Oracle:
         self._transported(lambda: self._guest.send(len(data).to_bytes(4, "big") + data))
         return nonce
 
-    def _answer(self, nonce: int, given: Sequence[Any], raw: bool = False) -> Any:
+    def _answer(self, nonce: int, given: Sequence[Any], verb: str) -> Any:
         """The answer to the question of this number; calls back into the test are served first."""
         while True:
             status, body, printed, changed = self._frame(nonce)
@@ -124,10 +131,10 @@ class Oracle:
             if status == "calls":
                 self._called(body)
             elif status == "raised":
-                raise self._error(body)
+                raise self._error(body, verb)
             else:
                 self._change(given[1:], changed)
-                return body if raw else self._decoded(body)
+                return body if verb == "load" else self._decoded(body)
 
     def _frame(self, nonce: int) -> tuple[str, Any, Any, Any]:
         length = int.from_bytes(self._received(4), "big")
@@ -191,11 +198,16 @@ class Oracle:
         lineage = described[0]
         return self._error_class(lineage) if lineage else Remote(self, number, name)
 
-    def _error(self, body: Any) -> Exception:
-        """What was raised over there, as an exception of this side's own."""
+    def _error(self, body: Any, verb: str) -> Exception:
+        """What was raised over there, as an exception of this side's own.
+
+        Only `next` may say that there is no more: out of a call, that would end `all(map(...))` of a test early.
+        """
         if not isinstance(body, list) or len(body) != 2 or type(body[1]) is not str:
             return self._nothing_known()
         kind = self._error_class(body[0])
+        if issubclass(kind, (StopIteration, StopAsyncIteration)) and verb != "next":
+            return SolutionError(f"{kind.__name__}: {body[1]}")
         try:
             return kind(body[1])
         except TypeError:  # a few exceptions want more than a message

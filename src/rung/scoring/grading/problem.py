@@ -20,7 +20,9 @@ class Problem:
 
     `given` is the task's code that both sides have (imports, classes, functions that the tests use); `setup` runs on
     the tests' side only, before them. Each of `tests` is code that raises when it fails; they share a namespace and
-    run in order. `in_place` brings what a call changed in its arguments back to the test, for tasks that ask for that.
+    run in order. All three run with the rights of the process that grades: they are the task author's, and a test that
+    a model wrote belongs into a sandbox of its own. `in_place` brings what a call changed in its arguments back to the
+    test, for tasks that ask for that.
     """
 
     entry_point: str

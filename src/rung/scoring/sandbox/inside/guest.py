@@ -6,7 +6,7 @@ believes nothing but what the kernel says.
 
 from __future__ import annotations
 
-import _signal
+import _signal  # type: ignore[import-not-found]
 import fcntl
 import math
 import os

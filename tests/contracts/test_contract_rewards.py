@@ -17,8 +17,19 @@ CASES = [(name, index) for name in NAMES for index in range(len(lookup("scoring.
 ODD = ["", " \n", "\x00", "a" * 4000, "1 = " * 900, "(" * 900 + "= 1", "\u202e\u200b12", "<think>" * 500, "12 " * 900]
 
 
+class Halves:
+    """A reward model of two attributes and two levels that says the same of every answer and cannot read none."""
+
+    levels = (0.25, 0.75)
+    attributes = {"helpfulness": 1.0, "verbosity": 1.0}
+
+    def read(self, items, traces):
+        return [((0.5, 1.0), (0.0, 0.5)) if trace.text.strip() else None for trace in traces]
+
+
 def lent(of=0.0):
-    return Lent(completer=Scripted([], score_of=lambda prompt, text: of if text.strip() == "A" else -1.0))
+    completer = Scripted([], score_of=lambda prompt, text: of if text.strip() == "A" else -1.0)
+    return Lent(completer=completer, readers={"model": Halves()})
 
 
 def built(name, settings, of=-1.0):
@@ -74,7 +85,7 @@ def test_the_range_holds_on_odd_text_and_nothing_depends_on_the_neighbours(name)
 def test_what_a_reward_needs_is_what_it_says(name):
     kind = lookup("scoring.rewards", name)
     example = next((one for one in kind.EXAMPLES if one.expected is not None), None)
-    if "completer" in kind.NEEDS:
+    if {"completer", "reader"} & set(kind.NEEDS):
         with pytest.raises(SettingsError, match="needs a model"):
             kind(validate(kind.Settings, example.settings, "test"))
     else:

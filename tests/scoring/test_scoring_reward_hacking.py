@@ -16,7 +16,12 @@ from rung.scoring.hacking import PROBES, HackingSettings, ProbeCase, probe, refu
 from rung.scoring.mixing import MixSettings, build_mix
 from rung.scoring.reward import Lent
 
-CONTENT = [n for n in known("scoring.rewards") if lookup("scoring.rewards", n).CONTENT and n != "judge"]
+MODELS = {"completer", "reader"}
+CONTENT = [
+    name
+    for name in known("scoring.rewards")
+    if lookup("scoring.rewards", name).CONTENT and not MODELS & set(lookup("scoring.rewards", name).NEEDS)
+]
 SHAPE = [name for name in known("scoring.rewards") if not lookup("scoring.rewards", name).CONTENT]
 
 

@@ -15,16 +15,16 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 from rung.base.errors import DataError, SettingsError
 from rung.base.settings import Settings
 from rung.records.contracts import Completer, Completion, Item, Score, Scorer, Trace
 from rung.records.tokenizer import Tokenizer
 
-__all__ = ["Example", "Lent", "Need", "Range", "Reward", "checked", "example_trace"]
+__all__ = ["Example", "Lent", "Need", "Range", "Reader", "Reward", "checked", "example_trace"]
 
-Need = Literal["reference", "tokens", "completer"]
+Need = Literal["reference", "tokens", "completer", "reader"]
 S = TypeVar("S", bound=Settings)
 _ROUNDING = 1e-9
 
@@ -47,14 +47,32 @@ class Range:
         return math.isfinite(value) and self.low - slack <= value <= self.high + slack
 
 
+class Reader(Protocol):
+    """A trained reward model, as far as a reward sees it.
+
+    `attributes` are what it reads, in order, with the weight of each where nobody names one. `levels` are those of an
+    attribute's values, none where it has one value alone.
+    """
+
+    levels: tuple[float, ...]
+
+    @property
+    def attributes(self) -> Mapping[str, float]:
+        """Names and usual weights."""
+
+    def read(self, items: Sequence[Item], traces: Sequence[Trace]) -> list[tuple[tuple[float, ...], ...] | None]:
+        """Per answer the values (0 to 1) of each attribute, in order and rising with the level; None: not readable."""
+
+
 @dataclass(frozen=True, slots=True)
 class Lent:
     """What the caller lends to rewards that need more than the text: a model to judge with, scorers of its own. The
-    model's tokenizer is for judges that hold a conversation with it."""
+    model's tokenizer is for judges that hold a conversation with it; `readers` are trained reward models by name."""
 
     completer: Completer | None = None
     scorers: Mapping[str, Scorer] = field(default_factory=dict)
     tokenizer: Tokenizer | None = None
+    readers: Mapping[str, Reader] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

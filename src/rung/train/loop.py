@@ -37,6 +37,8 @@ from rung.train.step import StepReport, evaluate, train_step
 
 __all__ = ["Material", "TrainResult", "objective_of", "run", "train"]
 
+_READ_BY = {"targets": "weights", "pairs": "pair_losses", "answers": "answer_losses"}
+
 
 class Material(Protocol):
     """What a run trains on. `content` is what its identity hashes; `report` counts it; `name` stands before metrics."""
@@ -139,14 +141,15 @@ def objective_of(settings: SftSettings, reads: str) -> Any:
 
     Raises:
         SettingsError: unknown, with impossible settings, or one that reads something else than it must: `reads` is
-            "targets" or "pairs".
+            "targets", "pairs" or "answers".
     """
     kind, own = part("train.objectives", settings.objective, "objective")
-    if hasattr(kind, "pair_losses") != (reads == "pairs"):
+    if not hasattr(kind, _READ_BY[reads]):
         raise SettingsError(
             f"{kind.__name__} does not read {reads}",
             place="objective",
-            hint="pairs are read by dpo, cdpo, robust_dpo, ipo and simpo, targets by cross_entropy",
+            hint="pairs are read by dpo, cdpo, robust_dpo, ipo and simpo, targets by cross_entropy, answers by "
+            "bradley_terry, attribute_regression, quantile and hierarchical",
         )
     return kind(own)
 

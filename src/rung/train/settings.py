@@ -9,7 +9,7 @@ import pydantic
 from rung.base.lookup import known
 from rung.base.settings import Field, Settings
 
-__all__ = ["AdapterSettings", "PreferenceSettings", "SftSettings", "StackSettings"]
+__all__ = ["AdapterSettings", "PreferenceSettings", "RewardSettings", "SftSettings", "StackSettings"]
 
 ALL_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 Part = str | dict[str, Any]
@@ -83,3 +83,16 @@ class PreferenceSettings(SftSettings):
         3, ge=0, description="evaluations without a better held-out loss until it stops and restores the best; 0: off"
     )
     objective: Part = Field("dpo", description="a part of train/objectives that reads pairs")
+
+
+class RewardSettings(SftSettings):
+    """The same for reward models: what is counted, shown, cut and held out are labelled answers, or pairs of them."""
+
+    learning_rate: float = Field(1e-3, gt=0, le=1, description="peak of the schedule; 1e-4 suits an adapter")
+    epochs: int = Field(4, ge=1, le=1000, description="times that every training example is shown")
+    eval_fraction: float = Field(0.1, ge=0, le=0.5, description="share of the examples held out, by prompt")
+    patience: int = Field(
+        4, ge=0, description="evaluations without a better held-out loss until it stops and restores the best; 0: off"
+    )
+    head: Part = Field("linear", description="a part of models/heads")
+    objective: Part = Field("bradley_terry", description="a part of train/objectives that reads answers")

@@ -1,8 +1,9 @@
 """One optimizer step: packed rows in, one update out. Every trainer of rung steps weights here.
 
-What counts is a trained token, or with rows of preference pairs a pair; everything else is the same.
+What counts is a trained token, with rows of preference pairs a pair, with rows of labelled answers a label or a pair;
+everything else is the same.
 
-Legend: B row, T token, D width, N target, P pair, U unit that counts (a target, or a pair).
+Legend: B row, T token, D width, N target, P pair, C answer, K output, U unit that counts (a target, a pair, a label).
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ import torch
 from torch import Tensor, nn
 
 from rung.base.errors import ModelError
+from rung.models.head import head_outputs
 from rung.models.layers.attend import PackedAttend
 from rung.models.network import Network
 from rung.records.packing import PackedRow
 from rung.train.normalise import global_sum, global_weight, loss_divisor
 from rung.train.output_loss import OutputLoss, target_logprobs
 from rung.train.pairs import PairLogprobs, PairObjective, PairRow, sums_of
+from rung.train.reward_rows import RewardObjective, RewardRow, labels_of
 
 __all__ = [
     "Objective",
@@ -31,7 +34,9 @@ __all__ = [
     "StepReport",
     "accumulate",
     "evaluate",
+    "hidden_at_ends",
     "pair_logprobs",
+    "reward_outputs",
     "train_step",
 ]
 
@@ -67,7 +72,7 @@ def train_step(
     network: Network,
     optimizer: torch.optim.Optimizer,
     rows: Sequence[PackedRow],
-    objective: Objective | PairObjective,
+    objective: Objective | PairObjective | RewardObjective,
     *,
     learning_rate: float,
     clip: float,
@@ -109,7 +114,7 @@ def train_step(
 def accumulate(
     network: Network,
     rows: Sequence[PackedRow],
-    objective: Objective | PairObjective,
+    objective: Objective | PairObjective | RewardObjective,
     precision: Precision = "float32",
 ) -> float:
     """Add the gradient of the objective over all rows to the parameters; returns the objective per trained token
@@ -123,7 +128,7 @@ def accumulate(
     total = global_weight((float(w.sum(dtype=torch.float64)) for w in weights), device)
     divisor, summed = loss_divisor(total), 0.0
     for row, weights_U in zip(rows, weights, strict=True):
-        if len(row.targets):
+        if len(weights_U):
             loss = _loss(network, row, weights_U, objective, precision)
             (loss / divisor).backward()  # type: ignore[no-untyped-call]
             summed += float(loss.detach())
@@ -134,7 +139,7 @@ def accumulate(
 def evaluate(
     network: Network,
     rows: Sequence[PackedRow],
-    objective: Objective | PairObjective,
+    objective: Objective | PairObjective | RewardObjective,
     precision: Precision = "float32",
 ) -> float:
     """The objective per trained token (or pair) over the rows, dropout off; nothing is changed."""
@@ -155,8 +160,24 @@ def pair_logprobs(network: Network, rows: Sequence[PairRow], precision: Precisio
         return [_pair_logprobs(network, row, precision) for row in rows]
 
 
-def _weights(row: PackedRow, objective: Objective | PairObjective) -> Tensor:
-    """How much each target of a row counts; for a row of pairs, each pair."""
+@torch.no_grad()
+def reward_outputs(network: Network, rows: Sequence[RewardRow], precision: Precision = "float32") -> list[Tensor]:
+    """What the network's head says of each row's answers [C, K], dropout off; nothing is changed."""
+    with _without_dropout(network):
+        return [head_outputs(network, hidden_at_ends(network, row, precision)) for row in rows]
+
+
+@torch.no_grad()
+def hidden_at_ends(network: Network, row: RewardRow, precision: Precision = "float32") -> Tensor:
+    """The final hidden state of each answer's last token [C, D], dropout off; nothing is changed."""
+    with _without_dropout(network):
+        return _targets(network, row, precision)[0]
+
+
+def _weights(row: PackedRow, objective: Objective | PairObjective | RewardObjective) -> Tensor:
+    """How much each target of a row counts; for a row of pairs, each pair; for a row of answers, each label or pair."""
+    if isinstance(row, RewardRow):
+        return cast("RewardObjective", objective).label_weights(labels_of(row))
     if isinstance(row, PairRow):
         return torch.ones(len(row.pair_ids))
     return cast("Objective", objective).weights(torch.from_numpy(row.target_counts))
@@ -166,9 +187,13 @@ def _loss(
     network: Network,
     row: PackedRow,
     weights_U: Tensor,
-    objective: Objective | PairObjective,
+    objective: Objective | PairObjective | RewardObjective,
     precision: Precision,
 ) -> Tensor:
+    if isinstance(row, RewardRow):
+        outputs_CK = head_outputs(network, _targets(network, row, precision)[0])
+        labels = labels_of(row, outputs_CK.device)
+        return (cast("RewardObjective", objective).answer_losses(outputs_CK, labels) * weights_U).sum()
     if isinstance(row, PairRow):
         pairs = _pair_logprobs(network, row, precision)
         return (cast("PairObjective", objective).pair_losses(pairs).losses * weights_U).sum()

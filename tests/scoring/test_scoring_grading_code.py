@@ -118,9 +118,23 @@ def test_jobs_keep_their_order_and_a_dead_worker_is_replaced(graders):
     found = graders.grade([(DOUBLE, one) for one in solutions])
     assert [one.passed for one in found] == [True, False, True, False] * 3
     assert graders.sandbox_record == {"rung": "pipe"}
-    for worker in list(graders._open):
-        worker._process.kill()
-    assert graders.grade([(DOUBLE, HONEST["plain"])])[0].passed
+    for _ in range(5):
+        for worker in list(graders._open):
+            worker._process.kill()
+        assert graders.grade([(DOUBLE, HONEST["plain"])])[0].passed
+
+
+def test_a_worker_that_dies_on_a_job_twice_fails_it_and_one_that_never_takes_it_blames_nobody(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    with Graders(WorkerSettings(num_workers=1, opener="tests.scoring.grading_sandboxes:piped")) as graders:
+        killer = Problem("double", ("import os\nos.kill(os.getpid(), 9)",))
+        found = graders.grade([(killer, HONEST["plain"])])[0]
+        assert (found.ending, "died twice" in found.reason) == ("limit", True)
+        assert graders.grade([(DOUBLE, HONEST["plain"])])[0].passed
+        monkeypatch.setattr("rung.scoring.grading.workers._Worker.alive", lambda worker: worker._process.kill() or True)
+        monkeypatch.setattr("rung.scoring.grading.workers._Worker.problem", lambda worker: worker._process.kill() or "")
+        found = graders.grade([(DOUBLE, HONEST["plain"])])[0]
+        assert (found.ending, found.num_passed) == ("infrastructure", 0)
 
 
 def test_an_argument_that_cannot_be_sent_is_the_tasks_fault():

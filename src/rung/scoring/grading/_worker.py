@@ -1,4 +1,4 @@
-"""A process that grades: it has a sandbox of its own, reads a job per line and writes a grade per line."""
+"""A process that grades: it has a sandbox of its own, reads a job per line, says that it has it, and says its grade."""
 
 from __future__ import annotations
 
@@ -49,6 +49,7 @@ def main(opener: str, settings: str, memory_bytes: int) -> None:
         _, hard = resource.getrlimit(resource.RLIMIT_AS)
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, hard))
         for line in sys.stdin:
+            _say(answers, {"taken": True})
             _say(answers, to_plain(_graded(json.loads(line), sandbox)))
     finally:
         sandbox.close()

@@ -7,11 +7,13 @@ raising to its power) may never end; then the worker is killed and the solution 
 from __future__ import annotations
 
 import json
+import os
 import queue
 import select
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -26,6 +28,7 @@ from rung.scoring.sandbox.settings import SandboxSettings
 __all__ = ["Graders", "WorkerSettings"]
 
 _START_SECONDS = 120.0
+_DEATHS = 2
 
 
 class WorkerSettings(Settings):
@@ -74,12 +77,14 @@ class Graders:
             self._end(worker)
 
     def _one(self, job: tuple[Problem, str]) -> Grade:
-        """The grade of one job; a worker that dies on it is replaced, and dying on it twice is its doing."""
+        """The grade of one job; a worker that dies on it is replaced, and dying on it twice is its doing. One that was
+        dead before it took the job says nothing about it."""
         problem, solution = job
         line = {"problem": to_plain(problem), "solution": solution, "settings": self._grading.model_dump(mode="json")}
         text = json.dumps(line) + "\n"
         seconds = self._grading.oracle.wall_seconds * 2 + self._settings.test_seconds
-        for _ in range(2):
+        died = 0
+        for _ in range(_DEATHS + self._settings.num_workers):
             try:
                 worker = self._alive(self._free.get()) or self._started()
             except SandboxRefused as error:
@@ -92,13 +97,17 @@ class Graders:
                 return answer
             except TimeoutError:
                 return Grade("limit", 0, len(problem.tests), "the tests did not end on its answers")
+            except _NeverTaken:
+                continue
             except OSError as error:
-                last = str(error)
+                died += 1
+                if died == _DEATHS:
+                    return Grade("limit", 0, len(problem.tests), f"the process that graded it died twice: {error}")
             finally:
                 self._free.put(kept)
                 if kept is None:
                     self._end(worker)
-        return Grade("limit", 0, len(problem.tests), f"the process that graded it died twice: {last}")
+        return Grade("infrastructure", 0, len(problem.tests), "the processes that grade die before they take it")
 
     def _alive(self, worker: _Worker | None) -> _Worker | None:
         """The worker, unless it died while it had nothing to do: no solution is to blame for that."""
@@ -128,6 +137,10 @@ class Graders:
         worker.end()
 
 
+class _NeverTaken(Exception):
+    """The process was gone before it took the job."""
+
+
 class _Worker:
     """One process and its pipes."""
 
@@ -139,9 +152,8 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            text=True,
-            bufsize=-1,
         )
+        self._said = b""
 
     def problem(self) -> str:
         """Why it cannot grade; empty when it is ready."""
@@ -158,20 +170,31 @@ class _Worker:
         Raises:
             TimeoutError: none came in time.
             OSError: the process has ended.
+            _NeverTaken: it had ended before.
         """
         assert self._process.stdin is not None
-        self._process.stdin.write(line)
-        self._process.stdin.flush()
+        try:
+            self._process.stdin.write(line.encode())
+            self._process.stdin.flush()
+            self._line(seconds)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise _NeverTaken from error
         return self._line(seconds)
 
     def _line(self, seconds: float) -> Any:
         assert self._process.stdout is not None
-        if not select.select([self._process.stdout], [], [], seconds)[0]:
-            raise TimeoutError
-        answer = self._process.stdout.readline()
-        if not answer.endswith("\n"):
-            raise OSError("the worker has ended")
-        return json.loads(answer)
+        deadline, end = time.monotonic() + seconds, self._process.stdout.fileno()
+        while b"\n" not in self._said:
+            if not select.select([end], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                raise TimeoutError
+            piece = os.read(end, 1 << 16)
+            if not piece:
+                raise OSError("the worker has ended")
+            self._said += piece
+        line, _, self._said = self._said.partition(b"\n")
+        return json.loads(line)
 
     def alive(self) -> bool:
         """Whether its process still runs."""

@@ -41,8 +41,6 @@ from rung.train.schedules import learning_rate_factor
 
 __all__ = ["RolloutRun", "policy_objective", "train_on_rollouts"]
 
-NAME = "rl"
-
 
 @dataclass(frozen=True, slots=True)
 class RolloutRun:
@@ -246,10 +244,10 @@ class _Run:
         del figures["step"]
         for name, value in figures.items():
             if value is not None:
-                self.events.metric(f"{NAME}/{name}", value, step)
+                self.events.metric(f"rl/{name}", value, step)
         if batch.mixed is not None:
             batch.mixed.log(self.events, step)
-        self.events.progress(NAME, step, self.settings.num_steps, "steps")
+        self.events.progress("rl", step, self.settings.num_steps, "steps")
 
     def _diagnose(self, batch: Batch, updated: Updated) -> None:
         diagnosis: Diagnosis = self.monitor.observe(self.state.history[-1])
@@ -268,7 +266,7 @@ class _Run:
         self.network.eval()
         sat = self.parts.exam.sit(step)
         self.parts.rest()
-        self.events.metric(f"{NAME}/held_out_pass_rate", sat.rate, step)
+        self.events.metric("rl/held_out_pass_rate", sat.rate, step)
         real, watch = sat.rate, self.parts.watch
         if watch is not None:
             verified = watch.observe(step, sat, self.events)

@@ -75,6 +75,12 @@ def _check_request(request: Request) -> None:
         )
     if not 0 <= request.top_logprobs <= MOST_TOP:
         raise SettingsError(f"top_logprobs is {request.top_logprobs}", place=place, hint=f"use 0 (none) to {MOST_TOP}")
+    if request.keep_supports and request.sampling.repetition_penalty != 1.0:
+        raise SettingsError(
+            "supports are kept of what logits and temperature alone decide, and a repetition penalty is set",
+            place=place,
+            hint="set repetition_penalty to 1: what a policy samples under a penalty cannot be trained on exactly",
+        )
     _check_sampling(request.sampling, place)
 
 

@@ -13,6 +13,7 @@ from rung.engine.jobs import Job
 from rung.engine.prefixes import Prefix
 from rung.engine.steering.watch import Watching
 from rung.records.contracts import Completion, FinishReason
+from rung.records.rollout import Support
 from rung.records.stop import cut_at_stop, may_become_stop
 from rung.records.tokenizer import Tokenizer
 
@@ -60,6 +61,7 @@ class Lane:
         self.raw_logprobs: list[float] = []
         self.entropies: list[float] = []
         self.top: list[tuple[tuple[int, float], ...]] = []
+        self.supports: list[Support | None] = []
         self.finish_reason: FinishReason | None = None
         self._offsets: list[int] = []
         self._end_ids = frozenset(tokenizer.end_ids)
@@ -137,7 +139,7 @@ class Lane:
                 self.watching.after(len(self.token_ids), token, self.entropies[-1] if self.entropies else None)
 
     def _hear(self, watching: Watching) -> None:
-        for figures in (self.logprobs, self.raw_logprobs, self.entropies, self.top):
+        for figures in (self.logprobs, self.raw_logprobs, self.entropies, self.top, self.supports):
             del figures[len(self.token_ids) :]
         self.pending.append(watching.hear())
 
@@ -224,4 +226,5 @@ class Lane:
             entropies=tuple(self.entropies),
             top=tuple(self.top),
             complete=self.state.complete() if self.state is not None else None,
+            supports=tuple(self.supports),
         )

@@ -5,6 +5,7 @@ Legend: N rows, D width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -16,6 +17,7 @@ from rung.engine.sampling.draw import Drawn, DrawSettings, draw
 from rung.engine.sampling.penalty import Penalties
 from rung.engine.sampling.top import top
 from rung.engine.steering.entropy import sampling_entropy
+from rung.records.rollout import Support
 
 __all__ = ["Sampler"]
 
@@ -56,6 +58,7 @@ class Sampler:
         if sampled:
             assert total_N is not None
             drawn = _draw(rows, outcome, total_N, settings)
+        _keep_supports(rows, drawn, outcome.logits)
         self._record(rows, drawn, outcome, penalties)
 
     def _record(self, rows: list[Row], drawn: Drawn, outcome: Outcome, penalties: Penalties | None) -> None:
@@ -103,6 +106,33 @@ def _with_known(rows: list[Row], drawn: Drawn) -> Drawn:
     return Drawn(token_N, logprob_N)
 
 
+def _keep_supports(rows: list[Row], drawn: Drawn, logits_NV: Tensor) -> None:
+    """What could be drawn, for the lanes that asked: what masks, top-k and top-p left; one token where nothing is."""
+    kept: Sequence[Tensor | None] = drawn.kept or [None] * len(rows)
+    for place, row in enumerate(rows):
+        if not row.lane.job.request.keep_supports:
+            continue
+        if _is_greedy(row):
+            only = int(drawn.token[place]) if row.known is None else row.known
+            support: Support | None = Support.of_ids([only], logits_NV.shape[1])
+        else:
+            support = _support(
+                kept[place], logits_NV[place], masked=row.lane.state is not None or row.lane.watching is not None
+            )
+        row.lane.supports.append(support)
+
+
+def _support(kept: Tensor | None, logits_V: Tensor, *, masked: bool) -> Support | None:
+    """None where every token could be drawn."""
+    if kept is not None:
+        support = Support.of_ids(kept.numpy(), len(logits_V))
+    elif masked:
+        support = Support.of_mask((logits_V > -torch.inf).cpu().numpy())
+    else:
+        return None
+    return None if len(support) == len(logits_V) else support
+
+
 def _is_greedy(row: Row) -> bool:
     """Also where nothing is drawn: that takes part as top-1, which costs nothing and never needs more candidates."""
     return row.known is not None or row.lane.sampling.temperature == 0
@@ -118,6 +148,7 @@ def _draw_settings(rows: list[Row], spare: int, device: torch.device) -> DrawSet
         torch.tensor([1.0 / t for t in temperature], device=device),
         torch.tensor([1.0 if g else p for g, p in zip(greedy, top_p, strict=True)], device=device),
         torch.tensor([1 if g else k for g, k in zip(greedy, top_k, strict=True)], device=device),
+        keep=any(row.lane.job.request.keep_supports for row in rows),
     )
 
 
@@ -175,4 +206,5 @@ def _draw(rows: list[Row], outcome: Outcome, total_N: Tensor, settings: DrawSett
     return Drawn(
         torch.where(greedy_N, outcome.best, drawn.token),
         torch.where(greedy_N, torch.zeros_like(drawn.logprob), drawn.logprob),
+        drawn.kept,
     )

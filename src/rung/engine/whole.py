@@ -68,7 +68,7 @@ class Whole:
 def _replayed(lane: Lane, completion: Completion) -> Lane:
     """The lane in the state in which the runner's own one ended."""
     lane.logprobs, lane.raw_logprobs = list(completion.logprobs), list(completion.raw_logprobs)
-    lane.entropies = list(completion.entropies)
+    lane.entropies, lane.supports = list(completion.entropies), list(completion.supports)
     for token in completion.token_ids:
         lane.take(token)
     return lane

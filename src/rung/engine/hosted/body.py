@@ -168,6 +168,10 @@ def _check(request: Request, settings: HostedSettings, place: str) -> None:
 
 
 def _check_figures(request: Request, settings: HostedSettings, place: str) -> None:
+    if request.keep_supports:
+        raise SettingsError(
+            "no endpoint tells which tokens could be drawn", place=place, hint="sample with an engine of rung"
+        )
     if not 0 <= request.top_logprobs <= MOST_TOP:
         raise SettingsError(f"top_logprobs is {request.top_logprobs}", place=place, hint=f"use 0 (none) to {MOST_TOP}")
     if request.top_logprobs and settings.logprobs == "off":

@@ -23,23 +23,29 @@ _GROWTH = 4
 
 @dataclass(frozen=True, slots=True)
 class DrawSettings:
-    """Per row: `inverse_temperature` (1 / temperature), `top_p` (1 is off), `top_k` (0 is off)."""
+    """Per row: `inverse_temperature` (1 / temperature), `top_p` (1 is off), `top_k` (0 is off). `keep` asks which
+    tokens could be drawn."""
 
     inverse_temperature: Tensor
     top_p: Tensor
     top_k: Tensor
+    keep: bool = False
 
     def rows(self, index: Tensor) -> DrawSettings:
         """The settings of some rows."""
-        return DrawSettings(self.inverse_temperature[index], self.top_p[index], self.top_k[index])
+        return DrawSettings(self.inverse_temperature[index], self.top_p[index], self.top_k[index], self.keep)
 
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """Token ids and their log-probabilities (nats) in the distribution that was really sampled from."""
+    """Token ids and their log-probabilities (nats) in the distribution that was really sampled from.
+
+    `kept` are, where they were asked for, the ids that top-k and top-p left to each row (None: both are off for it).
+    """
 
     token: Tensor
     logprob: Tensor
+    kept: list[Tensor | None] | None = None
 
 
 def draw(
@@ -63,6 +69,9 @@ def draw(
         more = draw(logits_NV[index], total_N[index], settings.rows(index), uniform_N[index], count * _GROWTH)
         drawn.token[index] = more.token
         drawn.logprob[index] = more.logprob
+        if drawn.kept is not None and more.kept is not None:
+            for row, kept in zip(index.tolist(), more.kept, strict=True):
+                drawn.kept[row] = kept
     return drawn
 
 
@@ -122,4 +131,12 @@ def _pick(
     short_N1 = (reached_NS[:, -1:] <= target_N1) | (value_NS.gather(1, place_N1) <= smallest_N1)
     # where one of them is minus infinity there is nothing beyond them at all
     undecided_N = (torch.where(whole_N1, short_N1, beyond_N1) & (smallest_N1 > -torch.inf))[:, 0]
-    return Drawn(token_NS.gather(1, place_N1)[:, 0], logprob_N1[:, 0].float()), undecided_N
+    kept = _kept(token_NS, num_kept_N1[:, 0], whole_N1[:, 0]) if settings.keep else None
+    return Drawn(token_NS.gather(1, place_N1)[:, 0], logprob_N1[:, 0].float(), kept), undecided_N
+
+
+def _kept(token_NS: Tensor, num_kept_N: Tensor, whole_N: Tensor) -> list[Tensor | None]:
+    """Each row's kept candidates, on the host."""
+    held_NS = token_NS[:, : int(num_kept_N.max())].cpu()
+    counts = zip(num_kept_N.tolist(), whole_N.tolist(), strict=True)
+    return [None if whole else held_NS[row, :num] for row, (num, whole) in enumerate(counts)]

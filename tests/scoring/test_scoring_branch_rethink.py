@@ -34,7 +34,7 @@ SECOND = (
     "<Ranking>\\boxed{2}</Ranking>"
 )
 PAIR = pair_item("p", "Read a number.", ("eval(input())", "int(input())"), 2)
-RESPONSES = re.compile(r"Response 1: (.*)\n\nResponse 2: (.*)\n\nChoose", re.DOTALL)
+RESPONSES = re.compile(r"Response 1: (.*)\n\nResponse 2: (.*)\n\nFocus:", re.DOTALL)
 
 
 def ranked(choice):
@@ -329,7 +329,7 @@ def test_pairs_are_subtle_and_the_parts_share_nothing():
     with pytest.raises(SettingsError, match="no family is called 'sum'"):
         flawed_pairs(0, 1, families=("sum",))
     with pytest.raises(DataError, match="different held_out pairs"):
-        flawed_pairs(0, 5000, "held_out", families=("style",))
+        flawed_pairs(0, 400, "held_out", families=("style",))
 
 
 def test_what_a_family_says_is_true():

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 import torch
+
 from rung.base.errors import DataError
 from rung.base.events import Events
 from rung.base.settings import validate
@@ -59,14 +61,9 @@ def test_two_sampled_segments_with_words_between_that_nobody_sampled(made):
     played = player(made).play(ITEMS, [1, 2, 3], [0, 1, 2])
     for one, item in zip(played, ITEMS, strict=True):
         rollout = one.rollout
-        runs = [0 if s else 1 for s in rollout.sampled]
-        first, second = len(made.tokenizer.encode(one.trace.turns[0])), one.trace.turns[1]
-        changes = sum(a != b for a, b in zip(runs, runs[1:], strict=False))
-        assert changes == 2, "drawn, inserted, drawn"
+        assert sum(a != b for a, b in pairwise(rollout.sampled)) == 2  # drawn, inserted, drawn
         assert 0 < rollout.num_sampled <= 11
-        assert first
-        assert second is not None
-        assert one.trace.item_id == item.id
+        assert (one.trace.item_id, len(one.trace.turns)) == (item.id, 2)
         words = [t for t, s in zip(rollout.token_ids, rollout.sampled, strict=True) if not s]
         assert "Read both again" in made.tokenizer.decode(words)
     assert [one.rollout.group for one in played] == [0, 1, 2]
@@ -101,19 +98,30 @@ def test_a_malformed_turn_one_ends_the_rollout(made):
     assert all(one.rollout.sampled)
 
 
-def test_an_advantage_moves_both_segments_and_no_inserted_word(made):
+def test_both_segments_are_trained_and_no_inserted_word_is(made):
     rollouts = [one.rollout for one in player(made).play(ITEMS, [1, 2, 3], [0, 1, 2])]
-    samples = [
-        Sample(r, (1.0,) * len(r.token_ids), (True,) * len(r.token_ids), (True,) * len(r.token_ids)) for r in rollouts
-    ]
-    before = rollout_logprobs(made.network, rollouts)
-    optimizer = AdamW(AdamW.Settings()).build(trainable(made.network).values())
-    report = policy_step(made.network, optimizer, samples, Grpo(Grpo.Settings()), learning_rate=1e-3, clip=0.0)
-    assert report.num_trained == sum(r.num_sampled for r in rollouts)
-    for rollout, old, new in zip(rollouts, before, rollout_logprobs(made.network, rollouts), strict=True):
+    whole = updated(made, rollouts, lambda place, cut, sampled: (1.0, True))
+    assert whole.num_trained == sum(rollout.num_sampled for rollout in rollouts)
+    shouting = updated(made, rollouts, lambda place, cut, sampled: (1.0 if sampled else 1e6, True))
+    assert shouting.grad_norm == whole.grad_norm  # what stands at inserted words reaches nothing
+    first = updated(made, rollouts, lambda place, cut, sampled: (1.0, place < cut))
+    second = updated(made, rollouts, lambda place, cut, sampled: (1.0, place >= cut))
+    assert first.num_trained + second.num_trained == whole.num_trained
+    assert 0 < first.grad_norm != whole.grad_norm
+    assert 0 < second.grad_norm != whole.grad_norm
+
+
+def updated(made, rollouts, credit):
+    """An update at learning rate 0; `credit(place, end of segment one, sampled)` is (advantage, whether it counts)."""
+    samples = []
+    for rollout in rollouts:
         cut = rollout.sampled.index(False)
-        for segment in (slice(0, cut), slice(cut, None)):
-            assert sum(new[segment]) > sum(old[segment])
+        given = [credit(place, cut, sampled) for place, sampled in enumerate(rollout.sampled)]
+        advantages, counts = zip(*given, strict=True)
+        samples.append(Sample(rollout, advantages, counts, counts))
+    optimizer = AdamW(AdamW.Settings()).build(trainable(made.network).values())
+    objective = Grpo(Grpo.Settings(kl_coefficient=0))
+    return policy_step(made.network, optimizer, samples, objective, learning_rate=0.0, clip=0.0)
 
 
 def test_item_292_a_saved_adapter_judges_as_before(made, tmp_path):

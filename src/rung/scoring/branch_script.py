@@ -43,8 +43,10 @@ class BranchScript:
         return first_words(item, self.layout) if turn == 0 else last_words(self.layout)
 
     def begun(self, turn: int) -> str:
-        """The forced branch at the beginning of turn one."""
-        return f"<Focus>{', '.join(self.dimensions)}</Focus>" if self.dimensions and turn == 0 else ""
+        """The forced branch at the beginning of turn one; without a second reading, the ranking up to its box."""
+        if turn == 1:
+            return "<Ranking>\\boxed{" if self.layout == "unverified" else ""
+        return f"<Focus>{', '.join(self.dimensions)}</Focus>" if self.dimensions else ""
 
     def stop(self, turn: int) -> tuple[str, ...]:
         """The end of the turn's last block."""

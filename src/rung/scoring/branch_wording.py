@@ -2,8 +2,8 @@
 
 Turn one reads the request and both responses, chooses one to three of eight dimensions and notes what is suspicious in
 each response, without deciding. Turn two is an instruction alone: read again under what was chosen, verify what was
-noted, rank. `one_turn` asks for the same blocks in one generation, `one_pass` leaves the second reading out; both are
-for comparison.
+noted, rank. For comparison: `one_turn` asks for the same blocks in one generation, `one_pass` ranks right after the
+suspicions, and `unverified` is a two-turn judge that is stopped from reading again: its second answer is the box alone.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = [
     "responses_of",
 ]
 
-Layout = Literal["two_turns", "one_turn", "one_pass"]
+Layout = Literal["two_turns", "one_turn", "one_pass", "unverified"]
 
 DIMENSIONS = (
     "Information Accuracy",
@@ -42,9 +42,9 @@ DIMENSIONS = (
 MOST_DIMENSIONS = 3
 HIERARCHIES: Mapping[str, str] = MappingProxyType(
     {
-        "correctness": "the result, then the way to it, then its presentation",
-        "intent": "what is wanted, then content, then creativity",
-        "adherence": "the instructions, then content, then clarity",
+        "correctness": "result, way, presentation",
+        "intent": "wish, content, creativity",
+        "adherence": "instructions, content, clarity",
     }
 )
 NOTHING = "None identified"
@@ -52,17 +52,11 @@ NOTHING = "None identified"
 _FIRST = ("Focus", "Issues1", "Issues2")
 _SECOND = ("Hierarchy", "Analysis1", "Analysis2", "Ranking")
 LAYOUTS: Mapping[Layout, tuple[tuple[str, ...], ...]] = MappingProxyType(
-    {"two_turns": (_FIRST, _SECOND), "one_turn": ((*_FIRST, *_SECOND),), "one_pass": ((*_FIRST, "Ranking"),)}
-)
-_SHAPES: Mapping[str, str] = MappingProxyType(
     {
-        "Focus": "dimension, dimension",
-        "Issues1": "what to verify in response 1",
-        "Issues2": "what to verify in response 2",
-        "Hierarchy": "correctness, intent or adherence",
-        "Analysis1": "what verifying response 1 showed",
-        "Analysis2": "what verifying response 2 showed",
-        "Ranking": "\\boxed{1} or \\boxed{2}",
+        "two_turns": (_FIRST, _SECOND),
+        "one_turn": ((*_FIRST, *_SECOND),),
+        "one_pass": ((*_FIRST, "Ranking"),),
+        "unverified": (_FIRST, ("Ranking",)),
     }
 )
 
@@ -85,30 +79,28 @@ def first_words(item: Item, layout: Layout) -> str:
             "",
             f"Response 2: {second}",
             "",
-            f"Choose 1 to {MOST_DIMENSIONS} dimensions: {', '.join(DIMENSIONS)}.",
-            f"Note what is suspicious in each response ({NOTHING} if nothing is)"
-            + (", and do not decide yet." if "Ranking" not in blocks else _decide(blocks)),
-            *_wanted(blocks),
+            f"Focus: 1 to {MOST_DIMENSIONS} of {', '.join(DIMENSIONS)}.",
+            f"Issues: what to verify in each response, or {NOTHING}.",
+            *(_decide(blocks) if "Ranking" in blocks else ["Do not decide yet."]),
+            _wanted(blocks),
         ]
     )
 
 
 def last_words(layout: Layout) -> str:
     """The second user turn: instructions alone, whatever the pair."""
-    blocks = LAYOUTS[layout][-1]
-    opening = f"Read both responses again under the dimensions you chose{_decide(blocks)}"
-    return "\n".join([opening, *_wanted(blocks)])
+    blocks = LAYOUTS["two_turns" if layout == "unverified" else layout][-1]
+    return "\n".join(["Read both again under your focus.", *_decide(blocks), _wanted(blocks)])
 
 
-def _decide(blocks: Sequence[str]) -> str:
-    if "Analysis1" not in blocks:
-        return ", then rank."
-    orders = "; ".join(f"{name}: {what}" for name, what in HIERARCHIES.items())
-    return f", say what comes first ({orders}), verify what you noted, then rank."
+def _decide(blocks: Sequence[str]) -> list[str]:
+    orders = ", ".join(f"{name} ({what})" for name, what in HIERARCHIES.items())
+    verify = [f"Hierarchy: what counts first, of {orders}.", "Analysis: verify what you noted."]
+    return [*(verify if "Hierarchy" in blocks else []), "Ranking: \\boxed{1} or \\boxed{2}, the better response."]
 
 
-def _wanted(blocks: Sequence[str]) -> list[str]:
-    return ["Write exactly:", *(f"<{name}>{_SHAPES[name]}</{name}>" for name in blocks)]
+def _wanted(blocks: Sequence[str]) -> str:
+    return f"Write exactly {' '.join(f'<{name}>...</{name}>' for name in blocks)}"
 
 
 def responses_of(item: Item) -> tuple[str, str]:

@@ -14,9 +14,17 @@ _COLOURS = ("red", "blue", "green", "white", "black", "yellow", "brown", "grey")
 _THINGS = ("car", "hat", "door", "bag", "coat", "bike", "cup", "book", "lamp", "chair")
 _FRUITS = ("apple", "pear", "plum", "peach", "lemon", "cherry", "grape", "mango", "melon", "orange")
 _MORE = ("taller", "older", "faster", "stronger", "richer", "younger")
-_SUBJECTS = ("rain", "bread", "the sun", "a bridge", "sleep", "a clock", "salt", "a river", "paper", "music")
-_POINTS = ("cost", "weight", "colour", "age", "use", "origin", "shape", "size")
-_ENDINGS = ("done", "thanks", "goodbye", "over", "cheers", "amen", "end", "stop")
+_SUBJECTS = (
+    "rain", "bread", "the sun", "a bridge", "sleep", "a clock", "salt", "a river", "paper", "music",
+    "snow", "glass", "a garden", "a letter", "coffee", "wood", "a shoe", "the moon", "a train", "wool",
+)  # fmt: skip
+_POINTS = (
+    "cost", "weight", "colour", "age", "use", "origin", "shape", "size", "smell", "taste", "speed", "name",
+)  # fmt: skip
+_ENDINGS = (
+    "done", "thanks", "goodbye", "over", "cheers", "amen", "end", "stop", "bye", "finished", "ready", "enough",
+    "yes", "good", "out", "last",
+)  # fmt: skip
 _LISTS = ("values", "numbers", "scores", "prices", "weights", "ages", "marks", "items", "counts", "temperatures")
 _DANGERS = (
     (
@@ -74,7 +82,7 @@ class FlawedPair:
 
 
 def _variable(rng: random.Random) -> str:
-    return f"{rng.choice(_THINGS)}_{rng.choice(_LISTS)}"
+    return "_".join(rng.choice(words) for words in (_COLOURS, _THINGS, _LISTS))
 
 
 def _sums(rng: random.Random) -> FlawedPair:

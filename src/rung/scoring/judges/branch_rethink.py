@@ -10,8 +10,9 @@ the others, (wins + 1/2) / (comparisons + 1), which `rewards/judge` turns back i
 with a single answer is abstained from. Unlike the critics of this folder it gates no data.
 
 Generations are joined as token ids where the model's tokenizer is lent, as messages where the completer takes those.
-`layout` one_turn asks for the same blocks at once, one_pass removes the rethinking. A small model cannot follow the
-format untrained: `rung.scoring.branch_demonstrations` writes a set to start from, the reward `ranking` trains it on.
+`layout` one_turn asks for the same blocks at once; one_pass and unverified remove the rethinking. A small model cannot
+follow the format untrained: `rung.scoring.branch_demonstrations` writes a set to start from, and the reward `ranking`
+trains it by outcome.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ __all__ = ["BranchRethink"]
 class BranchRethinkSettings(Settings):
     """How pairs are read."""
 
-    layout: Layout = Field(default="two_turns", description="two_turns; or, to compare with, one_turn or one_pass")
+    layout: Layout = Field(
+        default="two_turns", description="two_turns; or, to compare with, one_turn, one_pass or unverified"
+    )
     dimensions: tuple[str, ...] = Field(
         default=(), max_length=3, description="dimensions forced on turn one; none: the model chooses"
     )
@@ -80,7 +83,7 @@ class BranchRethink:
         self._settings, self._clean, self._name = settings, able.clean, able.name
         self._script = BranchScript(settings.layout, settings.dimensions)
         both = (settings.max_first_tokens, settings.max_second_tokens)
-        limits = both if settings.layout == "two_turns" else (sum(both),)
+        limits = both if self._script.num_turns > 1 else (sum(both),)
         sampling = tuple(Sampling(settings.temperature, max_new_tokens=limit) for limit in limits)
         self._room = Room(completer, sampling, tokenizer, settings.chat)
 

@@ -74,7 +74,7 @@ def test_a_rollout_counts_what_was_sampled() -> None:
         ({"supports": (None,)}, "3 tokens but 1 supports"),
         ({"entropies": (0.1, 0.2)}, "3 tokens but 2 entropies"),
         ({"logprobs": (float("-inf"), 0.0, -0.1)}, "token 0 was sampled with"),
-        ({"supports": (None, None, Support.of_ids([1, 2], 9))}, "token 2 .id 3. was sampled outside"),
+        ({"supports": (None, None, Support.of_ids([1, 2], 9))}, r"token 2 \(id 3\) was sampled outside"),
     ],
 )
 def test_a_rollout_that_cannot_be_trained_is_refused(changes: dict[str, object], message: str) -> None:

@@ -33,7 +33,7 @@ from rung.train.reward_rows import (
     labels_of,
     pack_rewards,
 )
-from rung.train.rewards import keep_states, train_reward
+from rung.train.rewards import keep_states, train_prepared, train_reward
 from rung.train.settings import AdapterSettings, RewardSettings
 from rung.train.step import accumulate, reward_outputs
 
@@ -368,8 +368,8 @@ def test_item_299_quantiles_on_synthetic_data_cover_what_they_say(tmp_path: Path
     )  # fmt: skip
     train, test = RewardData(examples[:4000], ("a",)), RewardData(examples[4000:], ("a",))
     found = objective("quantile", num_levels=5)
-    material = rewards_module._Rewards(network, train, settings, (found, DataReport(4000, 4000, 4000, (), None), []))
-    rewards_module.run(network, material, settings, events=SILENT, scratch=tmp_path, on_step=lambda tokens: None)
+    report = DataReport(4000, 4000, 4000, (), None)
+    train_prepared(network, train, settings, (report, []), events=SILENT, scratch=tmp_path, on_step=lambda tokens: None)
     row = pack_rewards(test, range(2000), 10_000)[0]
     values = found.values(reward_outputs(network, [row])[0])[:, 0]
     known = labels_of(row).values

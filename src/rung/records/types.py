@@ -296,6 +296,25 @@ class RolloutRecord:
     logprobs: tuple[float, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class RewardReading:
+    """What a reward model says of one answer, beside its labels.
+
+    `attributes`, `labels` (shares of their scale, None: missing) and `values` (shares, one for each level of the model,
+    or one alone) belong together. `group` is the instruction, `kind` names a planted flaw, `rank` orders the answers of
+    a group (the higher the better; None: no order is known).
+    """
+
+    id: str
+    group: str
+    kind: str
+    attributes: tuple[str, ...]
+    labels: tuple[float | None, ...]
+    values: tuple[tuple[float, ...], ...]
+    num_tokens: int
+    rank: float | None = None
+
+
 RECORD_TYPES: dict[str, type] = {
     "instruction": Instruction,
     "candidate": Candidate,
@@ -305,6 +324,7 @@ RECORD_TYPES: dict[str, type] = {
     "answer": Answer,
     "pair": PreferencePair,
     "pair_reward": PairReward,
+    "reward_reading": RewardReading,
     "rollout": RolloutRecord,
 }
 

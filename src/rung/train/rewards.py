@@ -43,7 +43,7 @@ from rung.train.reward_rows import (
 from rung.train.settings import RewardSettings
 from rung.train.step import hidden_at_ends, reward_outputs
 
-__all__ = ["KeptStates", "keep_states", "reward_objective", "train_reward"]
+__all__ = ["KeptStates", "keep_states", "reward_objective", "train_prepared", "train_reward"]
 
 _FILE, _HEAD = "states.safetensors", "reward_head."
 
@@ -69,20 +69,34 @@ def train_reward(
         ModelError: no head, nothing to train, or training diverged.
         SettingsError: an objective that does not read answers, or a weight for an attribute that is not there.
     """
-    objective = reward_objective(settings, data)
+    reward_objective(settings, data)
     checked, report = _checked(data, settings.max_tokens, tokenizer)
-    content = _content(checked)
+    going: dict[str, Any] = {"events": events, "scratch": scratch, "on_step": on_step}
     if not all(name.startswith(_HEAD) for name in trainable(network)):
-        material = _Rewards(network, checked, settings, (objective, report, content))
-        return run(network, material, settings, events=events, scratch=scratch, on_step=on_step)
+        return train_prepared(network, checked, settings, (report, _content(checked)), **going)
     states, short = keep_states(network, checked, settings, scratch, on_step)
-    head = take_off(network)
-    attach_head(states, head)
+    attach_head(states, take_off(network))
     try:
-        material = _Rewards(states, short, settings, (objective, report, content))
-        return run(states, material, settings, events=events, scratch=scratch, on_step=on_step)
+        return train_prepared(states, short, settings, (report, _content(checked)), **going)
     finally:
         attach_head(network, take_off(states))
+
+
+def train_prepared(
+    network: Network,
+    data: RewardData,
+    settings: RewardSettings,
+    known: tuple[DataReport, Any],
+    **going: Any,
+) -> TrainResult:
+    """`train_reward` for answers that are checked and cut, or are kept states; `known` is what the run reports of its
+    data, and what its identity hashes.
+
+    Raises:
+        As `train_reward`.
+    """
+    material = _Rewards(network, data, settings, (reward_objective(settings, data), *known))
+    return run(network, material, settings, **going)
 
 
 def reward_objective(settings: RewardSettings, data: RewardData) -> Any:

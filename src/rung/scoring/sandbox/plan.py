@@ -75,8 +75,11 @@ def _hidden_folders() -> list[str]:
 
 
 def _package_folders(name: str) -> list[tuple[str, str]]:
-    """(name, path) of a package's folder and of the folder of libraries that its wheel brought along."""
+    """(name, path) of a package's folder and of the folder of libraries that its wheel brought along; of a module that
+    is one file, of the file."""
     spec = importlib.util.find_spec(name)
+    if spec is not None and spec.has_location and spec.origin and not spec.submodule_search_locations:
+        return [(Path(spec.origin).name, spec.origin)]
     if spec is None or not spec.submodule_search_locations:
         return []
     folder = Path(next(iter(spec.submodule_search_locations)))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.scoring.pipe_sandbox import PipeSandbox
 
-from rung.scoring.sandbox.contract import Limits, Outcome, SandboxRefused, Verdict
+from rung.scoring.sandbox.contract import Limits, Outcome, Sandbox, SandboxRefused, Verdict
 from rung.scoring.sandbox.ladder import climb
 from rung.scoring.sandbox.settings import SandboxSettings
 
@@ -19,6 +19,15 @@ def real() -> Any:
         return climb(SandboxSettings(slots=1)).sandbox
     except SandboxRefused as error:
         pytest.skip(str(error))
+
+
+def skip_where_the_kernel_denies(sandbox: Sandbox) -> None:
+    """Only for that reason: a sandbox that fails in another way fails its tests."""
+    first = sandbox.run("pass")
+    if first.verdict == Verdict.INFRASTRUCTURE and "denied" in first.detail:
+        sandbox.close()
+        pytest.skip(first.detail)
+    assert first.verdict == Verdict.OK, first.detail
 
 
 SANDBOXES: dict[str, Callable[[], Any]] = {"pipe": PipeSandbox, "real": real}

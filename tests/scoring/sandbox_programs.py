@@ -5,13 +5,18 @@ PATH, PORT, NAME, PID name a file, a TCP service, an abstract socket and a proce
 
 from __future__ import annotations
 
+import os
+import socket
+import sysconfig
+import tempfile
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
-import pytest
+import pydantic
 
-from rung.scoring.sandbox.contract import Sandbox, Verdict
-
-__all__ = ["ATTACKS", "HONEST", "attack", "skip_where_the_kernel_denies"]
+__all__ = ["ATTACKS", "HONEST", "attack", "outside", "processes"]
 
 _FRAME = """
 import ctypes, os, socket, sys
@@ -32,13 +37,48 @@ def attack(name: str, outside: str) -> str:
     return outside + _FRAME.format(body=textwrap.indent(ATTACKS[name], "    "))
 
 
-def skip_where_the_kernel_denies(sandbox: Sandbox) -> None:
-    """Only for that reason: a sandbox that fails in another way fails its tests."""
-    first = sandbox.run("pass")
-    if first.verdict == Verdict.INFRASTRUCTURE and "denied" in first.detail:
-        sandbox.close()
-        pytest.skip(first.detail)
-    assert first.verdict == Verdict.OK, first.detail
+@contextmanager
+def outside() -> Iterator[str]:
+    """Things outside to reach for, as lines of source that name them; none is changed afterwards.
+
+    Raises:
+        AssertionError: a program wrote the file, or beside it.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="rung-outside-") as folder,
+        socket.create_server(("127.0.0.1", 0)) as service,
+        socket.socket(socket.AF_UNIX) as abstract,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as file,
+    ):
+        path, where, name = Path(folder) / "open.txt", Path(folder) / "socket", f"rung-{Path(folder).name}"
+        path.write_text("outside")
+        abstract.bind("\0" + name)
+        abstract.listen()
+        file.bind(str(where))
+        for one in (path, where, Path(folder)):
+            one.chmod(0o777)
+        yield (
+            f"PATH, PORT, NAME, PID, SOCKET = {str(path)!r}, {service.getsockname()[1]}, {name!r}, {os.getpid()}, "
+            f"{str(where)!r}\nINSTALLED, PACKAGE = [{sysconfig.get_path('purelib')!r}], {pydantic.__file__!r}\n"
+        )
+        assert path.read_text() == "outside"
+        assert sorted(one.name for one in Path(folder).iterdir()) == ["open.txt", "socket"]
+
+
+def processes() -> set[str]:
+    """The processes that descend from this one."""
+    return {one for one in os.listdir("/proc") if one.isdigit() and _descends(int(one))}
+
+
+def _descends(pid: int) -> bool:
+    try:
+        while pid > 1:
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+            if pid == os.getpid():
+                return True
+    except OSError:
+        return False
+    return False
 
 
 _FORKS = """

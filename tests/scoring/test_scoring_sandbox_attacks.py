@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import resource
-import socket
 import subprocess
-import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sandbox_programs import ATTACKS, HONEST, attack, skip_where_the_kernel_denies
+from tests.scoring.grading_sandboxes import skip_where_the_kernel_denies
+from tests.scoring.sandbox_programs import ATTACKS, HONEST, attack, outside, processes
 
 from rung.base.lookup import lookup
 from rung.scoring.sandbox.contract import Limits, Sandbox, Verdict
@@ -32,67 +31,22 @@ def box(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     sandbox.close()
 
 
-@pytest.fixture(scope="module")
-def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = Path("/tmp") / f"rung-outside-{os.getpid()}"
-    folder.mkdir(mode=0o777)
-    folder.chmod(0o777)
-    path, where = folder / "open.txt", folder / "socket"
-    path.write_text("outside")
-    path.chmod(0o666)
-    installed = sysconfig.get_path("purelib")
-    name = f"rung-{os.getpid()}"
-    with (
-        socket.create_server(("127.0.0.1", 0)) as service,
-        socket.socket(socket.AF_UNIX) as abstract,
-        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as file,
-    ):
-        abstract.bind("\0" + name)
-        abstract.listen()
-        file.bind(str(where))
-        where.chmod(0o777)
-        yield (
-            f"PATH, PORT, NAME, PID, SOCKET = {str(path)!r}, {service.getsockname()[1]}, {name!r}, {os.getpid()}, "
-            f"{str(where)!r}\nINSTALLED, PACKAGE = [{installed!r}], {pytest.__file__!r}\n"
-        )
-    assert path.read_text() == "outside"
-    assert sorted(p.name for p in folder.iterdir()) == ["open.txt", "socket"]
-    for left in (path, where):
-        left.unlink()
-    folder.rmdir()
-
-
-def others_of_ours() -> set[str]:
-    """Processes of this machine whose command line is a worker's of this test."""
-    return {p for p in os.listdir("/proc") if p.isdigit() and b"sandbox.inside" in _command(p)}
-
-
-def _command(pid: str) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes() if _ancestor(int(pid)) else b""
-    except OSError:
-        return b""
-
-
-def _ancestor(pid: int) -> bool:
-    while pid > 1:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        pid = int(fields[1])
-        if pid == os.getpid():
-            return True
-    return False
+@pytest.fixture(scope="module", name="outside")
+def things_outside() -> Iterator[str]:
+    with outside() as names:
+        yield names
 
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_the_attack_is_stopped_and_leaves_nothing(box: Sandbox, outside: str, name: str) -> None:
     box.run("pass")
-    before, files = others_of_ours(), set(os.listdir("/tmp"))
+    before, files = processes(), set(os.listdir("/tmp"))
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     outcome = box.run(attack(name, outside), LIMITS)
     assert outcome.verdict != Verdict.INFRASTRUCTURE, outcome.detail
     assert b"got out" not in outcome.stdout
     assert b"stopped" in outcome.stdout or outcome.verdict in {Verdict.REFUSED, Verdict.KILLED}, outcome
-    assert others_of_ours() == before
+    assert processes() == before
     assert not {n for n in set(os.listdir("/tmp")) - files if n in {"link", "hard", "large", "disk"}}
     assert resource.getrlimit(resource.RLIMIT_NOFILE) == limits
     assert box.run("print(sum(range(5)))").stdout == b"10\n"
@@ -110,8 +64,9 @@ def test_the_attacks_work_where_nothing_holds_them(outside: str) -> None:
         finally:
             sandbox.close()
             other.kill()
-        path = Path("/tmp") / f"rung-outside-{os.getpid()}" / "open.txt"
-        path.write_text("outside")
+    names_of_things: dict[str, str] = {}
+    exec(outside, names_of_things)
+    Path(names_of_things["PATH"]).write_text("outside")
     assert {name for name, o in outcomes.items() if b"got out" in o.stdout} == set(names)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sandbox_programs import skip_where_the_kernel_denies
+from tests.scoring.grading_sandboxes import skip_where_the_kernel_denies
 
 import rung
 from rung.base.lookup import known

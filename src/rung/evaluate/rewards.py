@@ -7,6 +7,7 @@ how its differences go with differences in length.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,16 @@ import numpy as np
 from rung.base.errors import DataError
 from rung.evaluate.statistics import Lift, Proportion, item_correlation, paired_bootstrap, wilson
 
-__all__ = ["AgainstMean", "LengthBias", "against_mean", "disjoint_pairs", "length_bias", "pair_accuracy", "spearman"]
+__all__ = [
+    "AgainstMean",
+    "LengthBias",
+    "against_mean",
+    "disjoint_pairs",
+    "length_bias",
+    "pair_accuracy",
+    "spearman",
+    "won",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +48,18 @@ class AgainstMean:
     gain: Lift
 
 
-def pair_accuracy(gaps: Sequence[float]) -> Proportion:
-    """Share of pairs whose better answer has the higher reward, by the gaps between the two.
+def won(gaps: Sequence[float]) -> list[bool]:
+    """Whether the better answer of each pair has the higher reward, by the gaps between the two.
 
-    Equal rewards count as won and lost in turn, so that a constant reward has 0.5 and not 0.
+    Equal rewards are lost and won in turn, so that a constant reward wins half of the pairs and not none.
     """
-    ties = sum(gap == 0 for gap in gaps)
-    return wilson(sum(gap > 0 for gap in gaps) + ties // 2, len(gaps))
+    turns = itertools.cycle((False, True))
+    return [next(turns) if gap == 0 else gap > 0 for gap in gaps]
+
+
+def pair_accuracy(gaps: Sequence[float]) -> Proportion:
+    """Share of pairs that are won."""
+    return wilson(sum(won(gaps)), len(gaps))
 
 
 def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:

@@ -13,7 +13,7 @@ from rung.base.fingerprint import plain
 from rung.base.seeds import derive
 from rung.evaluate.probabilities import reliability, sigmoid
 from rung.evaluate.quantiles import coverage, pinball
-from rung.evaluate.rewards import against_mean, disjoint_pairs, length_bias, pair_accuracy, spearman
+from rung.evaluate.rewards import against_mean, disjoint_pairs, length_bias, pair_accuracy, spearman, won
 from rung.evaluate.statistics import paired_bootstrap
 from rung.records.types import PairReward, RewardReading
 
@@ -31,7 +31,7 @@ def pair_figures(rewards: Sequence[PairReward]) -> dict[str, Any]:
     return {
         "accuracy": plain(pair_accuracy(gaps)),
         "by_kind": {kind: plain(pair_accuracy([r.margin for r in rewards if r.kind == kind])) for kind in kinds},
-        "calibration": plain(reliability(stated, [gap > 0 for gap in gaps])),
+        "calibration": plain(reliability(stated, won(gaps))),
         "length_bias": plain(length_bias(gaps, lengths)),
     }
 

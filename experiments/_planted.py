@@ -17,6 +17,7 @@ import pydantic
 import safetensors.torch
 import torch
 
+from experiments._planted_policy import POLICY_PLANTS
 from rung.base.errors import DataError
 from rung.base.settings import Field, Settings
 from rung.datagen.assemble import sft_record
@@ -401,6 +402,7 @@ CASES = (
     Case("stop_trained", "generation waits for another delimiter", lambda s: _text(s, stop_strings=("<|end|>",))),
     Case("truncation", "the limit is shorter than the instructions", lambda s: replace(s, max_tokens=12)),
     Case("truncation", "the cut keeps the end and drops the question", lambda s: _text(s, cut=_kept_end)),
+    Case("pair_padding", "a cut pair keeps its ends and loses its question", lambda s: _text(s, cut=_kept_end)),
     Case("truncation", "an example without an answer passes in silence", lambda s: _text(s, cut=_silent_cut)),
     Case(
         "pad_end",
@@ -440,4 +442,5 @@ CASES = (
         "a validated setting that nothing asks for",
         lambda s: replace(s, settings_classes=(*s.settings_classes, UnreadSettings)),
     ),
+    *(Case(check, bug, plant) for check, bug, plant in POLICY_PLANTS),
 )

@@ -15,6 +15,7 @@ from rung.base.settings import Settings
 from rung.datagen.generators.responses import Responses
 from rung.datagen.pool import Pool, load_pool
 from rung.engine.settings import EngineSettings
+from rung.pipeline.checks._policy_path import PolicyPath, policy_path
 from rung.pipeline.stages._answering import CONDITIONS
 from rung.pipeline.stages._model import room
 from rung.records.chat.frame import Frame, Rendered
@@ -108,6 +109,7 @@ class Subject:
     text: TextPath
     training: TrainingPath
     adapters: AdapterPath
+    policy: PolicyPath
     engine: Callable[[Loaded], Completer]
     cached: tuple[Example, ...] = ()
 
@@ -173,6 +175,7 @@ def _built(loaded: Loaded, exchanges: tuple[Exchange, ...], fields: dict[str, An
         "text": _text_path(responses),
         "training": _training_path(),
         "adapters": _adapter_path(adapter),
+        "policy": policy_path(),
         "engine": _engine,
     }
     return Subject(loaded=loaded, exchanges=exchanges, **{**own, **fields})

@@ -75,15 +75,15 @@ def ranking_figures(readings: Sequence[RewardReading]) -> dict[str, Any]:
         wins = [_won(better, worse, place) for better, worse in pairs]
         lift = paired_bootstrap([0.0] * len(wins), wins, [better.group for better, _ in pairs], num_resamples=2000)
         kinds: dict[str, list[float]] = {}
-        for (better, worse), won in zip(pairs, wins, strict=True):
-            kinds.setdefault(f"{better.kind} over {worse.kind}", []).append(won)
+        for (better, worse), win in zip(pairs, wins, strict=True):
+            kinds.setdefault(f"{better.kind} over {worse.kind}", []).append(win)
         found[name] = {
             "n": len(wins),
             "num_prompts": lift.num_clusters,
             "rate": lift.difference,
             "low": lift.interval.low,
             "high": lift.interval.high,
-            "by_kind": {kind: math.fsum(won) / len(won) for kind, won in sorted(kinds.items())},
+            "by_kind": {kind: math.fsum(own) / len(own) for kind, own in sorted(kinds.items())},
         }
     return found
 

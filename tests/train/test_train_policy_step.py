@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import random
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from policy_models import NETWORKS, dense_logprobs, llama, rollouts
+from tests.engine.engine_models import reference
 
+from rung.base.errors import DataError, ModelError
 from rung.base.lookup import part
+from rung.models.families.fallback import Fallback
 from rung.models.network import Network
 from rung.records.rollout import Rollout
 from rung.train.adapters import AdapterSettings, prepare
+from rung.train.importance import ImportanceSettings
 from rung.train.policy import policy_batch
 from rung.train.policy_step import Sample, policy_step, rollout_logprobs
 
@@ -42,6 +51,11 @@ def samples_of(found: list[Rollout], *, old: bool = True, reference: bool = True
             )
         )
     return samples
+
+
+def off_by_a_little(rollout: Rollout) -> Rollout:
+    """As if another kernel had sampled it."""
+    return replace(rollout, logprobs=tuple(p + 0.1 * ((7 * at) % 5 - 2) for at, p in enumerate(rollout.logprobs)))
 
 
 class Kept:
@@ -93,7 +107,7 @@ def defined(network: Network, samples: list[Sample], loss: Any) -> tuple[float, 
     parameters = [p for p in network.parameters() if p.requires_grad]
     grads = torch.autograd.grad(found.total / total, parameters, allow_unused=True)
     filled = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, grads, strict=True)]
-    return float(found.total) / total, filled, found.figures
+    return float(found.total.detach()) / total, filled, found.figures
 
 
 def close(ours: list[torch.Tensor], theirs: list[torch.Tensor], tolerance: float = 1e-5) -> None:
@@ -168,3 +182,194 @@ def test_shared_and_plain_packing_have_the_same_gradient(monkeypatch) -> None:
         len(s.rollout.prompt_ids) for s, r in zip(samples, own, strict=True) if r.num_sampled
     ) - sum(prompts.values())
     close(shared, plain)
+
+
+def test_the_order_of_samples_and_what_was_inserted_change_nothing() -> None:
+    network, loss = llama(), objective("grpo", kl_coefficient=0.1)
+    samples = samples_of(rollouts(network))
+    report, grads = stepped(network, samples, loss)
+    shuffled = random.Random(4).sample(samples, len(samples))
+    again, moved = stepped(network, shuffled, loss)
+    assert again.loss == pytest.approx(report.loss, abs=1e-6)
+    close(moved, grads)
+
+    def told(sample: Sample, value: float) -> Sample:
+        """The sample with this in every place that is not trained."""
+        trained = sample.trained().sampled
+        return replace(
+            sample,
+            advantages=tuple(a if t else value for a, t in zip(sample.advantages, trained, strict=True)),
+            old_logprobs=tuple(p if t else value for p, t in zip(sample.old_logprobs or (), trained, strict=True)),
+        )
+
+    _, poisoned = stepped(network, [told(sample, float("nan")) for sample in samples], loss)
+    assert all(torch.equal(one, other) for one, other in zip(poisoned, grads, strict=True))
+
+
+def test_samples_that_train_nothing_are_not_read_and_change_nothing() -> None:
+    network, loss = llama(), objective("dapo")
+    samples = samples_of(rollouts(network), reference=False)
+    idle = [replace(sample, counts=(False,) * len(sample.counts)) for sample in samples_of(rollouts(network, seed=9))]
+    report, grads = stepped(network, samples, loss)
+    again, same = stepped(network, [*samples, *[replace(s, reference_logprobs=None) for s in idle]], loss)
+    assert (again.num_tokens, again.loss) == (report.num_tokens, report.loss)
+    close(same, grads)
+    with pytest.raises(DataError, match="no trained token"):
+        stepped(network, [replace(sample, reference_logprobs=None) for sample in idle], loss)
+
+
+def test_a_first_update_needs_no_old_log_probabilities() -> None:
+    """The current ones stand in for them: the same update, one forward pass fewer, and a ratio of exactly 1."""
+    network, loss = llama(), objective("grpo", kl_coefficient=0.0)
+    fresh = samples_of(rollouts(network), old=False, reference=False)
+    told = rollout_logprobs(network, [sample.rollout for sample in fresh])
+    report, grads = stepped(network, fresh, loss)
+    again, same = stepped(network, [replace(s, old_logprobs=p) for s, p in zip(fresh, told, strict=True)], loss)
+    assert (report.figures.ratio, report.figures.ratio_max, report.figures.drift) == (1.0, 1.0, 0.0)
+    assert again.loss == pytest.approx(report.loss, abs=1e-6)
+    close(same, grads, 1e-4)
+
+
+def test_kl_is_zero_at_the_reference_and_positive_elsewhere() -> None:
+    network, loss = llama(), objective("grpo", kl_coefficient=0.1)
+    samples = samples_of(rollouts(network), old=False, reference=False)
+    told = rollout_logprobs(network, [sample.rollout for sample in samples])
+    held = [replace(s, reference_logprobs=p) for s, p in zip(samples, told, strict=True)]
+    assert 0 <= stepped(network, held, loss)[0].figures.kl < 1e-9
+    assert stepped(network, samples_of(rollouts(network)), loss)[0].figures.kl > 0.01
+    with pytest.raises(DataError, match="some samples"):
+        stepped(network, [*held[:2], *samples[2:]], loss)
+
+
+def test_entropies_are_the_samplers() -> None:
+    network = llama()
+    samples = samples_of(rollouts(network), reference=False)
+    entropies = [e for s in samples for e, t in zip(s.rollout.entropies, s.trained().sampled, strict=True) if t]
+    for max_tokens in (BIG, 15):
+        report, _ = stepped(network, samples, objective("dapo"), tokens_per_micro_batch=max_tokens)
+        assert report.figures.entropy == pytest.approx(sum(entropies) / len(entropies), rel=1e-5)
+    bare = [replace(s, rollout=replace(s.rollout, entropies=())) for s in samples]
+    assert stepped(network, [*bare[:1], *samples[1:]], objective("dapo"))[0].figures.entropy is None
+
+
+@pytest.mark.parametrize("level", ["token", "sequence"])
+@pytest.mark.parametrize("mode", ["weigh", "bypass", "off"])
+def test_the_mismatch_is_the_same_however_the_step_was_split(mode: str, level: str) -> None:
+    network, loss = llama(), objective("dapo")
+    found = rollouts(network)
+    samples = samples_of([off_by_a_little(rollout) for rollout in found], reference=False)
+    importance = ImportanceSettings(mode=mode, level=level, high=1.1, low=0.95)
+    whole, grads = stepped(network, samples, loss, importance=importance)
+    split, same = stepped(network, samples, loss, importance=importance, tokens_per_micro_batch=15)
+    close(same, grads)
+    for name in ("mean_log", "max_log", "kl", "mean_weight", "max_weight", "chi_square", "bounded"):
+        assert getattr(split.mismatch, name) == pytest.approx(getattr(whole.mismatch, name), rel=1e-4, abs=1e-6), name
+    trained = [t for s in samples for t in s.trained().sampled]
+    sampler = [p for s in samples for p in s.rollout.logprobs]
+    trainer = [
+        p for s, r in zip(samples, found, strict=True) for p in (r.logprobs if mode == "bypass" else s.old_logprobs)
+    ]
+    gaps = [o - p for o, p, t in zip(trainer, sampler, trained, strict=True) if t]
+    assert whole.mismatch.mean_log == pytest.approx(sum(gaps) / len(gaps), abs=1e-5)
+    assert whole.mismatch.max_log == pytest.approx(max(map(abs, gaps)), abs=1e-5)
+    unweighed = stepped(network, samples, loss, importance=ImportanceSettings(mode="off"))[1]
+    moved = max(float((one - other).abs().max()) for one, other in zip(grads, unweighed, strict=True))
+    assert (moved > 1e-3) == (mode != "off")
+    assert stepped(network, samples, loss)[0].mismatch is None
+
+
+def test_an_update_that_is_not_finite_leaves_the_weights_alone() -> None:
+    network = llama()
+    samples = samples_of(rollouts(network), reference=False)
+    optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
+    before = [p.clone() for p in network.parameters()]
+    endless = [replace(s, advantages=(1e38,) * len(s.advantages)) for s in samples]
+    with pytest.raises(ModelError, match="diverged"):
+        policy_step(network, optimizer, endless, objective("dapo"), learning_rate=1.0, clip=1.0)
+    assert all(torch.equal(one, other) for one, other in zip(before, network.parameters(), strict=True))
+    assert all(p.grad is None for p in network.parameters())
+    with torch.no_grad():
+        next(network.parameters())[:] = torch.nan
+    with pytest.raises(ModelError, match="not finite"):
+        policy_step(network, optimizer, samples, objective("dapo"), learning_rate=1.0, clip=1.0)
+
+
+def test_the_gradient_is_clipped_and_the_step_is_as_long_as_asked() -> None:
+    network = llama()
+    samples = samples_of(rollouts(network), reference=False)
+    _, grads = stepped(network, samples, objective("dapo"))
+    norm = float(torch.stack([g.norm() for g in grads]).norm())
+    report, clipped = stepped(network, samples, objective("dapo"), clip=norm / 4)
+    assert report.grad_norm == pytest.approx(norm, rel=1e-5)
+    close(clipped, [g / 4 for g in grads])
+    before = [p.detach().clone() for p in network.parameters()]
+    optimizer = torch.optim.SGD(network.parameters(), lr=99.0)
+    policy_step(network, optimizer, samples, objective("dapo"), learning_rate=0.01, clip=0.0)
+    close([b - p.detach() for b, p in zip(before, network.parameters(), strict=True)], [0.01 * g for g in grads], 1e-3)
+
+
+def test_progress_is_told_and_dropout_is_off_only_meanwhile() -> None:
+    network = llama()
+    prepare(network, AdapterSettings(rank=2, alpha=4, dropout=0.5), seed=0)
+    network.train()
+    samples = samples_of(rollouts(network), old=False, reference=False)
+    seen: list[tuple[int, int]] = []
+    first, second = (
+        stepped(network, samples, objective("dapo"), tokens_per_micro_batch=15, on_chunk=lambda *at: seen.append(at))[0]
+        for _ in range(2)
+    )
+    assert network.training
+    assert (first.grad_norm, first.loss) == (second.grad_norm, second.loss)
+    num = len(seen) // 2
+    assert num > 2
+    assert seen[:num] == [(n + 1, num) for n in range(num)]
+
+
+def test_a_wrapped_model_reads_whole_documents_and_gives_the_same() -> None:
+    network = llama()
+    wrapped = Fallback(reference(network))
+    found = rollouts(network, temperature=0.7, supports=True)
+    for own, theirs in zip(rollout_logprobs(wrapped, found), rollout_logprobs(network, found), strict=True):
+        assert own == pytest.approx(theirs, abs=1e-4)
+
+
+def test_a_sample_with_a_wrong_length_is_refused() -> None:
+    sample = samples_of(rollouts(llama()))[0]
+    with pytest.raises(DataError, match="rollout '0-0'"):
+        replace(sample, advantages=sample.advantages[1:])
+
+
+def test_two_ranks_with_uneven_samples_are_one_batch(tmp_path) -> None:
+    """One rank with one group in several micro-batches, one with two groups: their mean gradient is that of all."""
+    script = """
+import json, sys, torch, torch.distributed as dist
+sys.path[:0] = [sys.argv[3] + "/tests/train", sys.argv[3]]
+from test_train_policy_step import BIG, llama, objective, rollouts, samples_of, stepped
+rank, network, found = int(sys.argv[1]), llama(), []
+samples = samples_of(rollouts(network), reference=False)
+losses = [objective("dapo"), objective("gspo")]
+alone = [stepped(network, samples, loss) for loss in losses]
+dist.init_process_group("gloo", init_method=f"file://{sys.argv[2]}", rank=rank, world_size=2)
+own = [s for s in samples if (s.rollout.group == 0) == (rank == 0)]
+for loss, (whole, grads) in zip(losses, alone):
+    report, parts = stepped(network, own, loss, tokens_per_micro_batch=(15, BIG)[rank])
+    for part in parts:
+        dist.all_reduce(part)
+    gaps = [(part / 2 - grad).abs().max() / grad.abs().max().clamp(min=1e-3) for part, grad in zip(parts, grads)]
+    found.append([float(max(gaps)), report.loss - whole.loss])
+if rank == 0:
+    print(json.dumps(found))
+dist.destroy_process_group()
+"""
+    root = str(Path(__file__).parents[2])
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(rank), str(tmp_path / "store"), root],
+            stdout=subprocess.PIPE, text=True, env={"PYTHONPATH": f"{root}/src:{root}"},
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    out = [rank.communicate(timeout=300)[0] for rank in ranks]
+    for gap, off in json.loads(out[0].strip().splitlines()[-1]):
+        assert gap < 1e-5
+        assert abs(off) < 1e-6

@@ -449,3 +449,46 @@ def test_what_cannot_be_trained_on_is_refused(tmp_path: Path) -> None:
         go(network, RewardData((RewardExample("y", "g", same),)), tmp_path)
     with pytest.raises(ModelError, match="no head"):
         take_off(Llama.build(Llama.SIZES["tiny"], seed=0))
+
+
+RIGHT, WRONG = 5, 6
+FLAWS = {"sound": (GOOD, RIGHT), "step": (BAD, RIGHT), "end": (GOOD, WRONG)}
+
+
+def solutions(num: int, seed: int) -> dict[str, list[Example]]:
+    """Per answer `question-kind` its two steps, each after what came before it, and the whole: a flaw is BAD in a step,
+    or WRONG in the last place."""
+    draw, made = torch.Generator().manual_seed(seed), {}
+    for number in range(num):
+        asked = torch.randint(10, 290, (3,), generator=draw).tolist()
+        for kind, (mark, end) in FLAWS.items():
+            steps = [[*torch.randint(10, 290, (2,), generator=draw).tolist(), m] for m in (mark, GOOD)]
+            name = f"{number}-{kind}"
+            made[name] = [
+                answer(f"{name}:0", asked, steps[0]),
+                answer(f"{name}:1", [*asked, *steps[0]], steps[1]),
+                answer(f"{name}:all", asked, [*steps[0], *steps[1], 4, end]),
+            ]
+    return made
+
+
+def test_item_309_a_trained_hierarchical_model_beats_either_part_alone_on_both_kinds_of_flaw(tmp_path: Path) -> None:
+    examples = []
+    for name, (first, second, whole) in solutions(60, seed=1).items():
+        kind = name.partition("-")[2]
+        labels = ((float(kind != "step"), None), (1.0, None), (None, float(kind != "end")))
+        for one, own in zip((first, second, whole), labels, strict=True):
+            examples.append(RewardExample(one.id, name.partition("-")[0], (one,), own))
+    network = tiny(2, "lora")
+    data = RewardData(tuple(examples), Hierarchical.attributes)
+    go(network, data, tmp_path, epochs=6, learning_rate=5e-3, schedule="cosine", objective="hierarchical")
+    unseen = solutions(30, seed=8)
+    asked = tuple(RewardExample(one.id, "g", (one,)) for pieces in unseen.values() for one in pieces)
+    found = {name: torch.tensor(v).sigmoid().tolist() for name, v in outputs_of(network, RewardData(asked)).items()}
+    parts = {name: ((found[f"{name}:0"][0] + found[f"{name}:1"][0]) / 2, found[f"{name}:all"][1]) for name in unseen}
+    combined = Hierarchical(Hierarchical.Settings()).combined
+    ways = {"soundness": lambda s, c: s, "coherence": lambda s, c: c, "both": combined}
+    pairs = [(f"{n}-{better}", f"{n}-{worse}") for n in range(30) for better, worse in itertools.combinations(FLAWS, 2)]
+    won = {way: sum(of(*parts[a]) > of(*parts[b]) for a, b in pairs) / len(pairs) for way, of in ways.items()}
+    assert won["both"] > 0.9
+    assert won["both"] > max(won["soundness"], won["coherence"]) + 0.1, won

@@ -12,7 +12,7 @@ from tests.engine.engine_models import MODELS, Made, llama
 from rung.engine.cache import Cache, slot_bytes
 from rung.engine.decode import DecodeAttend, Place
 from rung.engine.engine import Engine
-from rung.engine.prefixes import Prefixes
+from rung.engine.prefixes import SHORT, Prefixes
 from rung.engine.settings import EngineSettings
 from rung.engine.store import Need, Store
 from rung.records.contracts import Request, Sampling
@@ -66,6 +66,18 @@ def test_a_prompt_is_kept_once() -> None:
     position = slot_bytes(made.network.shape, torch.float32)
     assert shared.memory().cache == position * (512 + 16 * 64)
     assert own.memory().cache == position * (16 * 512 + 16 * 64)
+
+
+@pytest.mark.parametrize("length", [SHORT, SHORT + 1])
+def test_a_short_prompt_is_copied_and_a_long_one_is_not(made: Made, length: int) -> None:
+    """Either way it is computed once, and no bit depends on company."""
+    work = groups((3, 1), length)
+    engine = Engine(made, EngineSettings(num_slots=16))
+    alone = [engine.complete([request])[0] for request in work]
+    lanes = engine.open(lambda place: False)
+    lanes.admit(engine.intake.jobs([replace(r, token_ids=r.token_ids[:length]) for r in work]))
+    assert {len(lane.prefix.ids) for lane in lanes.lanes} == ({0} if length <= SHORT else {length})
+    assert engine.complete(work) == alone
 
 
 def test_a_prompt_stays_while_its_slot_is_not_needed() -> None:

@@ -17,7 +17,7 @@ from rung.engine.invariance import COMMON
 from rung.engine.jobs import Job
 from rung.engine.lane import Lane, Row
 from rung.engine.prefill import Prefill, Prompt
-from rung.engine.prefixes import Prefixes
+from rung.engine.prefixes import SHORT, Prefix, Prefixes
 from rung.engine.sample import Sampler
 from rung.engine.steering.park import Parked, park, restore
 from rung.engine.store import Need, Store
@@ -42,7 +42,8 @@ class Batch:
     smallest allowed count of rows that holds them, the rows above n reading token 0 to no purpose.
 
     A prompt is computed and kept once, however many sequences go on from it, and what it begins with in common with
-    another is copied from there: same bits, less work. `lanes` are the running sequences, slot by slot. Where the
+    another is copied from there: same bits, less work. A short one is copied before each of them: to read it again
+    costs less than to put together what two caches show. `lanes` are the running sequences, slot by slot. Where the
     caches have a limit and they grow beyond it, the least advanced are sent back: `taken_back` gives their jobs to
     whoever admits, and they begin again from the prompt, which gives the same tokens. Those that pause leave their
     slots with what these held: `parked` gives them to whoever resumes them, and `take_in` lets them go on.
@@ -128,14 +129,22 @@ class Batch:
         if num_new <= 0:
             return
         self._fit(self._need(self.lanes, jobs[:num_new]))
-        there, arrivals = self._prefixes.prompts(), list[Prompt]()
+        there, arrivals, short = self._prefixes.prompts(), list[Prompt](), dict[int, Prefix]()
         for job in jobs[:num_new]:
             prefix, is_new = self._prefixes.take(job.prompt_ids[:-1])
-            self.lanes.append(Lane(job, self._tokenizer, prefix))
             if is_new:
                 arrivals.append(Prompt(prefix.ids, prefix.slot))
+            if 0 < len(prefix.ids) <= SHORT:
+                short[len(self.lanes)] = prefix
+                prefix = Prefix((), 0)
+            self.lanes.append(Lane(job, self._tokenizer, prefix))
         taken = {prompt.slot for prompt in arrivals}
         self._prefill.run(arrivals, [prompt for prompt in there if prompt.slot not in taken])
+        if short:
+            slots = {slot: prefix.slot for slot, prefix in short.items()}
+            self._store.own.take(self._store.prefixes, slots, max(len(prefix.ids) for prefix in short.values()))
+        for prefix in short.values():
+            self._prefixes.release(prefix)
 
     @torch.inference_mode()
     def step(self) -> list[Lane]:
@@ -174,9 +183,10 @@ class Batch:
     def _need(self, lanes: Sequence[Lane], jobs: Sequence[Job]) -> Need:
         """Room for the next token of lanes and of jobs to come."""
         prompts = {lane.prefix.ids for lane in lanes} | {job.prompt_ids[:-1] for job in jobs}
+        copied = (len(job.prompt_ids) - 1 for job in jobs if len(job.prompt_ids) <= SHORT + 1)
         return Need(
             self._rows(len(lanes) + len(jobs)),
-            max((lane.num_own for lane in lanes), default=0) + 1,
+            max((*(lane.num_own for lane in lanes), *copied), default=0) + 1,
             len(prompts - {()}),
             max((len(ids) for ids in prompts), default=0),
         )

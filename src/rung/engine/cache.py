@@ -5,6 +5,8 @@ Legend: K key/value heads, d head width.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -83,6 +85,12 @@ class Cache:
             for layer, old in enumerate(held):
                 held[layer] = self._empty(capacity)
                 held[layer][:slots, :, :places] = old[:slots, :, :places]
+
+    def take(self, other: Cache, slots: Mapping[int, int], stop: int) -> None:
+        """Give the slots `slots` the first `stop` positions of those of another cache that they map to."""
+        targets, sources = (torch.tensor(list(x), device=self._device) for x in (slots.keys(), slots.values()))
+        for held, from_held in zip((*self.keys, *self.values), (*other.keys, *other.values), strict=True):
+            held[targets, :, :stop] = from_held[sources, :, :stop]
 
     def copy(self, source: int, target: int, stop: int, start: int = 0) -> None:
         """Give slot `target` the positions from `start` up to `stop` of slot `source`."""

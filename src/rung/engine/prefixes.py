@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rung.engine.cache import Cache
+from rung.engine.cache import BLOCK, Cache
 from rung.engine.prefill import Prompt
 
-__all__ = ["Prefix", "Prefixes"]
+__all__ = ["SHORT", "Prefix", "Prefixes"]
+
+SHORT = BLOCK // 2  # positions up to which a prompt is copied before every sequence that goes on from it
 
 
 @dataclass(slots=True)

@@ -84,5 +84,5 @@ def longest_within(shape: Shape, num_rows: int, dtype: torch.dtype, limit: int) 
     """The longest sequence, prompt included, in whole blocks, that fits `limit` bytes alone in a step of `num_rows`
     rows, however it divides into prompt and answer; 0 without a limit, or where none does."""
     positions = limit // slot_bytes(shape, dtype)
-    # both parts are rounded up, the prompt's by less than a block
+    # both parts are rounded up, the prompt's by less than a block; a short prompt is in both
     return max(0, positions - BLOCK) // num_rows // BLOCK * BLOCK

@@ -46,7 +46,7 @@ def park(lane: Lane, store: Store, slot: int, network: Network) -> Parked:
     num_before, place = len(lane.prefix.ids), lane.prefix.slot
     keys, values = (
         tuple(
-            torch.cat((before[place, :, :num_before], own[slot, :, : lane.num_own]), dim=1)
+            torch.cat((*before[place : place + 1, :, :num_before], own[slot, :, : lane.num_own]), dim=1)
             for before, own in zip(prefixes, owns, strict=True)
         )
         for prefixes, owns in ((store.prefixes.keys, store.own.keys), (store.prefixes.values, store.own.values))

@@ -22,6 +22,7 @@ from rung.scoring.flawed_families import FAMILIES
 from rung.scoring.flawed_pairs import as_preference, flawed_pairs
 from rung.scoring.judged_pairs import Verdict, exchanged, in_random_order, order_figures, pair_item
 from rung.scoring.judges.branch_rethink import BranchRethink
+from rung.scoring.pair_verdicts import branch_rethink_verdicts
 from rung.scoring.reward import Lent
 from rung.scoring.rewards.judge import Judge
 from rung.scoring.rewards.ranking import Ranking
@@ -355,6 +356,19 @@ def test_what_a_family_says_is_true():
             if name == "style":
                 assert any(a == b for a, b in pairwise(pair.bad.response.split()))
                 assert not any(a == b for a, b in pairwise(pair.good.response.split()))
+
+
+def test_verdicts_on_preference_pairs_are_about_the_chosen_response():
+    pairs = [as_preference(pair) for pair in flawed_pairs(1, 40)]
+    known = {(pair.chosen, pair.rejected) for pair in pairs}
+    right = branch_rethink_verdicts(pairs, by_rule(lambda a, b, focus: 1 if (a, b) in known else 2), seed=3)
+    assert [one.chosen for one in right] == [1.0] * 40
+    wrong = branch_rethink_verdicts(pairs, by_rule(lambda a, b, focus: 2 if (a, b) in known else 1), seed=3)
+    assert [one.won for one in wrong] == [0.0] * 40
+    placed = branch_rethink_verdicts(pairs, by_rule(lambda a, b, focus: 1), seed=3)
+    assert {one.chosen for one in placed} == {0.5}
+    silent = branch_rethink_verdicts(pairs[:2], Scripted(lambda request: "I cannot say."))
+    assert [(one.pair_id, one.chosen, one.won) for one in silent] == [(pair.id, None, 0.5) for pair in pairs[:2]]
 
 
 def test_items_that_are_no_pairs_are_refused_by_name():

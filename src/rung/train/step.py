@@ -8,17 +8,14 @@ Legend: B row, T token, D width, N target, P pair, C answer, K output, U unit th
 
 from __future__ import annotations
 
-import contextlib
-import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, cast
+from typing import Protocol, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from rung.base.errors import ModelError
 from rung.models.head import head_outputs
 from rung.models.layers.attend import PackedAttend
 from rung.models.network import Network
@@ -27,6 +24,7 @@ from rung.train.normalise import global_sum, global_weight, loss_divisor
 from rung.train.output_loss import OutputLoss, target_logprobs
 from rung.train.pairs import PairLogprobs, PairObjective, PairRow, sums_of
 from rung.train.reward_rows import RewardObjective, RewardRow, labels_of
+from rung.train.update import Precision, in_precision, update_weights, without_dropout
 
 __all__ = [
     "Objective",
@@ -39,8 +37,6 @@ __all__ = [
     "reward_outputs",
     "train_step",
 ]
-
-Precision = Literal["float32", "bfloat16"]
 
 
 class Objective(Protocol):
@@ -87,20 +83,7 @@ def train_step(
     start = time.perf_counter()
     optimizer.zero_grad(set_to_none=True)
     loss = accumulate(network, rows, objective, precision)
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    norm = float(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
-    if not (math.isfinite(loss) and math.isfinite(norm)):
-        optimizer.zero_grad(set_to_none=True)
-        raise ModelError(
-            f"the loss is {loss} and the gradient's norm {norm}: training diverged",
-            hint="lower the learning rate or look at the records of this step",
-        )
-    if 0 < clip < norm:
-        torch._foreach_mul_([p.grad for p in parameters if p.grad is not None], clip / norm)
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    norm = update_weights(optimizer, loss, learning_rate=learning_rate, clip=clip)
     return StepReport(
         loss=loss,
         num_targets=sum(len(row.targets) for row in rows),
@@ -144,7 +127,7 @@ def evaluate(
 ) -> float:
     """The objective per trained token (or pair) over the rows, dropout off; nothing is changed."""
     device = network.output_weight.device
-    with _without_dropout(network):
+    with without_dropout(network):
         summed, total = 0.0, 0.0
         for row in rows:
             weights_U = _weights(row, objective).to(device)
@@ -156,21 +139,21 @@ def evaluate(
 @torch.no_grad()
 def pair_logprobs(network: Network, rows: Sequence[PairRow], precision: Precision = "float32") -> list[PairLogprobs]:
     """The log-probabilities of each row's responses, dropout off; nothing is changed."""
-    with _without_dropout(network):
+    with without_dropout(network):
         return [_pair_logprobs(network, row, precision) for row in rows]
 
 
 @torch.no_grad()
 def reward_outputs(network: Network, rows: Sequence[RewardRow], precision: Precision = "float32") -> list[Tensor]:
     """What the network's head says of each row's answers [C, K], dropout off; nothing is changed."""
-    with _without_dropout(network):
+    with without_dropout(network):
         return [head_outputs(network, hidden_at_ends(network, row, precision)) for row in rows]
 
 
 @torch.no_grad()
 def hidden_at_ends(network: Network, row: RewardRow, precision: Precision = "float32") -> Tensor:
     """The final hidden state of each answer's last token [C, D], dropout off; nothing is changed."""
-    with _without_dropout(network):
+    with without_dropout(network):
         return _targets(network, row, precision)[0]
 
 
@@ -212,24 +195,8 @@ def _targets(network: Network, row: PackedRow, precision: Precision) -> tuple[Te
     """Hidden states that predict the row's targets [N, D], and the targets."""
     device = network.output_weight.device
     token_ids_BT, positions_BT = (torch.from_numpy(x).to(device)[None] for x in (row.token_ids, row.positions))
-    with _precision(device, precision):
+    with in_precision(device, precision):
         hidden_BTD = network.hidden(token_ids_BT, positions_BT, PackedAttend([row.lengths]))
     # Only targets meet the output projection: with a large vocabulary it costs more than the whole body.
     hidden_ND = hidden_BTD[0].index_select(0, torch.from_numpy(row.sources).to(device))
     return hidden_ND, torch.from_numpy(row.targets).to(device)
-
-
-@contextlib.contextmanager
-def _without_dropout(network: Network) -> Iterator[None]:
-    was_training = network.training
-    network.eval()
-    try:
-        yield
-    finally:
-        network.train(was_training)
-
-
-def _precision(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[object]:
-    if precision == "float32":
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)

@@ -10,7 +10,17 @@ import pytest
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 # experiments whose page is made from their JSON alone
-NAMES = ("best_of_n", "caps", "downstream", "executors", "kill_resume", "parity", "providers", "serve_load")
+NAMES = (
+    "best_of_n",
+    "caps",
+    "downstream",
+    "executors",
+    "kill_resume",
+    "parity",
+    "providers",
+    "reward_holds",
+    "serve_load",
+)
 
 
 @pytest.mark.parametrize("name", NAMES)

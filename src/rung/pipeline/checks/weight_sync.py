@@ -21,8 +21,8 @@ __all__ = ["WeightSync"]
 class WeightSyncSettings(BaseSettings):
     """How much the weights are moved, and how close is the same."""
 
-    amount: float = Field(0.05, gt=0, description="deviation of the random numbers added to every vector")
-    tolerance: float = Field(2e-3, gt=0, description="largest difference of a token's log-probability, in nats")
+    amount: float = Field(0.2, gt=0, description="deviation of the random numbers added to every vector")
+    tolerance: float = Field(1e-3, gt=0, description="largest difference of a token's log-probability, in nats")
     num_tokens: int = Field(8, ge=1, description="tokens of the canary's answer")
 
 

@@ -26,7 +26,8 @@ from rung.train.settings import AdapterSettings
 ITEMS = [Item(f"i{n}", f"{n} {n * 7 % 11}") for n in range(12)]
 RAW = PromptSettings(format="raw")
 SIZES = {"num_steps": 6, "prompts_per_step": 4, "group_size": 4, "learning_rate": 5e-3, "warmup_steps": 0,
-         "truncated": "as_is", "eval_interval": 3, "checkpoint_interval": 2, "seed": 5}  # fmt: skip
+         "truncated": "as_is", "eval_interval": 3, "checkpoint_interval": 2, "seed": 5,
+         "health": {"stop_on": ("dead_groups",)}}  # fmt: skip
 
 
 class Even:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import signal
 import subprocess
@@ -63,12 +64,13 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
 
 def test_the_toy_is_learned_and_stays_near_where_it_was(tmp_path: Path) -> None:
     one = toy()
-    run = one.go(tmp_path, num_steps=25, eval_interval=25, group_size=8, prompts_per_step=8, learning_rate=1e-2, **KL)
+    run = one.go(tmp_path, num_steps=45, eval_interval=45, group_size=8, prompts_per_step=8, learning_rate=5e-3, **KL)
     rates = [sum(r.accuracy or 0.0 for r in records) / len(records) for records in one.records.values()]
     assert rates[0] < 0.75
     assert rates[-1] >= 0.9
     assert run.state.history[-1].kl is not None
-    assert max(health.kl or 0.0 for health in run.state.history) < 1.0
+    # to say always one and the same token would be this far from a model that knows nothing
+    assert max(health.kl or 0.0 for health in run.state.history) < 0.5 * math.log(320)
     assert run.reference == "frozen copy"
 
 

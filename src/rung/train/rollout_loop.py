@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import stdev
 from typing import Any
 
 import torch
@@ -233,7 +234,7 @@ class _Run:
         step, outcomes = batch.step, batch.outcomes()
         figures = {
             **dataclasses.asdict(self.state.history[-1]),
-            "accuracy": _mean([float(o.right) for o in outcomes if o.right is not None]),
+            "accuracy": self.state.history[-1].reward_mean,
             "length": _mean([float(o.num_tokens) for o in outcomes]),
             "useful_share": batch.refilled.useful_share if self.settings.refill else None,
             "num_drawn": float(len(batch.drawn)),
@@ -241,7 +242,8 @@ class _Run:
             "sampled_tokens_per_second": batch.num_sampled / max(sampling_seconds, 1e-9),
             "trained_tokens_per_second": updated.num_trained / max(updated.seconds, 1e-9),
         }
-        del figures["step"]
+        for name in ("step", "reward_mean", "reward_spread"):
+            del figures[name]
         for name, value in figures.items():
             if value is not None:
                 self.events.metric(f"rl/{name}", value, step)
@@ -321,7 +323,10 @@ def _health(batch: Batch, updated: Updated) -> StepHealth:
     )
     # kept groups are mixed by choice: how many there were says how much is left to learn
     share = batch.refilled.useful_share if batch.refilled.discarded or not batch.kept else found.mixed_share
-    return replace(found, mixed_share=share)
+    # a mix that is normalised in its groups has mean 0 whatever is learned: what is watched is the verifier's word
+    given = [accuracy for group in batch.drawn for accuracy in group.accuracies if accuracy is not None]
+    spread = stdev(given) if len(given) > 1 else None
+    return replace(found, mixed_share=share, reward_mean=_mean(given), reward_spread=spread)
 
 
 def _nothing() -> Updated:

@@ -17,9 +17,10 @@ from rung.base.lookup import part
 from rung.base.settings import nearest
 from rung.records.contracts import Item, Score, Scorer, Trace
 from rung.records.types import from_plain
-from rung.scoring.hacking import HackingSettings, ProbeCase, probe, refuse_hackable
+from rung.scoring.hacking import PROBES, HackingSettings, ProbeCase, probe, refuse_hackable
 from rung.scoring.hidden import HiddenSettings, HiddenWatch, Observation
 from rung.scoring.mixing import Mix, MixSettings, Ranged
+from rung.scoring.reading import words
 from rung.scoring.remembered import Remembered
 from rung.scoring.reward import Lent
 from rung.scoring.rewards.verified import Verified
@@ -131,13 +132,20 @@ def prove_judges(
     cases = [
         ProbeCase(item, str(item.reference["answer"]), str(item.reference["wrong"][0]))
         for item in items
-        if item.reference.get("wrong")
+        if item.reference.get("wrong") and not _is_said_anyway(str(item.reference["answer"]))
     ]
     for name, reward in judges.content.items():
         tried = probe(reward, cases, probes, name=name, content=True)
         found[f"reward.{name}"] = plain(tried)
         refuse_hackable(tried, probes)
     return found
+
+
+def _is_said_anyway(answer: str) -> bool:
+    """Whether the tricks' own fixed texts hold the answer ("10/10" where 10 is right): there they prove nothing."""
+    blank = ProbeCase(Item("", ""), "", "")
+    said = words(" ".join(PROBES[name](blank) for name in ("verdict_text", "orders_the_judge")))
+    return any(word in said for word in words(answer))
 
 
 def _kind(spec: str | Mapping[str, Any]) -> str:

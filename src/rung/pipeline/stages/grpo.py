@@ -86,7 +86,7 @@ class Grpo(Stage):
         """Tasks and rewards are built once, so that a wrong name is told before any work.
 
         Raises:
-            SettingsError: one that does not exist, dropout, a greedy draw, or an engine that keeps no log-probabilities.
+            SettingsError: one that does not exist, dropout, a greedy draw, or an engine without log-probabilities.
         """
         own = self.settings
         for number, spec in enumerate(own.tasks):

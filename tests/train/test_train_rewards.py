@@ -323,15 +323,16 @@ def test_states_that_are_kept_are_not_made_again(tmp_path: Path, monkeypatch: py
         keep_states(network, planted_pairs(6, seed=1), settings, tmp_path, lambda tokens: None)
 
 
-def test_item_300_a_weight_of_zero_leaves_that_output_untrained(tmp_path: Path) -> None:
-    network = tiny(2, frozen=True)
-    spec = {"kind": "attribute_regression", "weights": {"bad": 0.0}}
+@pytest.mark.parametrize(("name", "each"), [("attribute_regression", 1), ("quantile", 3)])
+def test_item_300_a_weight_of_zero_leaves_that_output_untrained(tmp_path: Path, name: str, each: int) -> None:
+    network = tiny(2 * each, frozen=True)
+    spec = {"kind": name, "weights": {"bad": 0.0}, **({"num_levels": each} if name == "quantile" else {})}
     usable = [e for e in graded(40).examples if e.labels[0] is not None]
     go(network, RewardData(tuple(usable), ("good", "bad")), tmp_path, epochs=3, learning_rate=1e-2, objective=spec)
     head = take_off(network)
-    assert head.weight[0].abs().sum().item() > 0
-    assert head.weight[1].abs().sum().item() == 0.0
-    assert head.bias[1].item() == 0.0
+    assert head.weight[:each].abs().sum().item() > 0
+    assert head.weight[each:].abs().sum().item() == 0.0
+    assert head.bias[each:].abs().sum().item() == 0.0
 
 
 def test_items_298_302_attributes_are_learnt_from_the_labels_that_are_there(tmp_path: Path) -> None:

@@ -175,21 +175,11 @@ def open_policy(
 def run_figures(result: Any) -> dict[str, Any]:
     """What a finished run says of itself, with its curves."""
     state = result.state
-    names = (
-        "reward_mean",
-        "entropy",
-        "kl",
-        "drift",
-        "mixed_share",
-        "truncated",
-        "length_right",
-        "length_wrong",
-        "mismatch",
-    )
     curves = {
         name: [[health.step, value] for health in state.history if (value := getattr(health, name)) is not None]
-        for name in names
+        for name in _CURVES
     }
+    curves["accuracy"] = curves.pop("reward_mean", [])
     return {
         "num_steps": state.step,
         "final_step": result.final_step,

@@ -70,14 +70,15 @@ _COMPARED = (
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much is trained on, and how many held-out pairs are judged."""
+    """How much is trained on, and how many held-out pairs are judged. Demonstrations show each pair in both orders."""
 
     seeds: tuple[int, ...] = (0, 1, 2)
     num_demonstrations: int = 96
-    num_pairs: int = 48
-    num_steps: int = 4
+    num_pairs: int = 16
+    num_steps: int = 3
     prompts_per_step: int = 4
     group_size: int = 4
+    families: tuple[str, ...] = ("facts", "orders", "parts", "endings")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +132,13 @@ def _phases(
 
 def _taught(loaded: Loaded, arm: Layout, size: Size, seed: int, budget: float) -> float:
     """Train on demonstrations, as many as their number or the budget of tokens allows; the tokens read."""
-    pairs = flawed_pairs(derive(seed, "demonstrations"), size.num_demonstrations * (3 if budget else 1))
-    examples, num_tokens = [], 0
-    for shown in demonstrations(pairs, seed, arm):
+    count = size.num_demonstrations // 2 * (3 if budget else 1)
+    pairs = flawed_pairs(derive(seed, "demonstrations"), count, families=size.families)
+    examples, num_tokens = list[Example](), 0
+    for shown in demonstrations(pairs, seed, arm, both_orders=True):
         if budget and num_tokens >= budget:
             break
-        examples.append(_example(loaded, arm, shown))
+        examples.append(_example(loaded, arm, shown, len(examples)))
         num_tokens += len(examples[-1].rendered.token_ids)
     settings = SftSettings(
         epochs=1, learning_rate=1e-3, sequences_per_step=4, eval_fraction=0, seed=derive(seed, "order")
@@ -149,14 +151,15 @@ def _taught(loaded: Loaded, arm: Layout, size: Size, seed: int, budget: float) -
     return float(num_tokens)
 
 
-def _example(loaded: Loaded, arm: Layout, shown: Demonstration) -> Example:
+def _example(loaded: Loaded, arm: Layout, shown: Demonstration, number: int) -> Example:
     rendered = demonstrated(BranchScript(arm), shown.item, shown.answers, loaded.tokenizer, CHAT)
-    return Example(shown.item.id, rendered)
+    return Example(f"{shown.item.id}:{number}", rendered)
 
 
 def _rewarded(loaded: Loaded, arm: Layout, size: Size, seed: int, budget: float) -> float:
     """Optimise by outcome for so many steps, or until the budget is used up; the tokens sampled and read."""
-    items = labelled_items(flawed_pairs(derive(seed, "outcome"), 64 * size.prompts_per_step), derive(seed, "labels"))
+    pairs = flawed_pairs(derive(seed, "outcome"), 64 * size.prompts_per_step, families=size.families)
+    items = labelled_items(pairs, derive(seed, "labels"))
     engine = Engine(loaded)
     player = TwoTurns(engine, loaded.tokenizer, BranchScript(arm), validate(TwoTurns.Settings, LIMITS, "play"), CHAT)
     reward = {"kind": "ranking", "layout": arm}
@@ -194,7 +197,8 @@ def _rewarded(loaded: Loaded, arm: Layout, size: Size, seed: int, budget: float)
 
 def _judged(condition: str, loaded: Loaded, layout: Layout, size: Size, seed: int) -> list[Judged]:
     """The held-out pairs, the same ones for every condition of a seed."""
-    items = labelled_items(flawed_pairs(derive(seed, "judged"), size.num_pairs, "held_out"), derive(seed, "shown"))
+    pairs = flawed_pairs(derive(seed, "judged"), size.num_pairs, "held_out", size.families)
+    items = labelled_items(pairs, derive(seed, "shown"))
     values = {**LIMITS, "layout": layout, "chat": CHAT, "allow_unclean_model": True}
     judge = BranchRethink(validate(BranchRethink.Settings, values, "judge"), Engine(loaded), loaded.tokenizer)
     rows = []
@@ -257,8 +261,9 @@ def page(result: Mapping[str, Any]) -> str:
     lines = [
         "# Reading twice: a branch-and-rethink judge",
         "",
-        f"{result['source']}, LoRA, {len(size['seeds'])} seeds. Demonstrations: {size['num_demonstrations']} two-turn "
-        f"ones, and as many tokens of one-pass ones. Outcome RL: {size['num_steps']} steps of "
+        f"{result['source']}, LoRA, {len(size['seeds'])} seeds; pairs of {', '.join(size['families'])}. "
+        f"Demonstrations: {size['num_demonstrations']} two-turn ones, each pair in both orders, and as many tokens of "
+        f"one-pass ones. Outcome RL: {size['num_steps']} steps of "
         f"{size['prompts_per_step']} pairs, {size['group_size']} traces each, and as many tokens for one pass. Judged: "
         f"{size['num_pairs']} held-out pairs a seed, each in both orders, greedily; a malformed trace is wrong. "
         "Intervals at 95 %: Wilson, and the bootstrap over pairs for differences. Written by "
@@ -310,7 +315,7 @@ def _rate(rate: float | None, interval: Sequence[float]) -> str:
 
 def run(results_folder: Path, quick: bool = False) -> None:
     """Measure every seed and write both files."""
-    size = Size((0,), 8, 2, 1, 1, 2) if quick else Size()
+    size = Size((0,), 4, 1, 1, 1, 2, ("facts",)) if quick else Size()
     judged: list[Judged] = []
     spent: dict[int, Any] = {}
     for seed in size.seeds:

@@ -304,6 +304,17 @@ def test_demonstrations_follow_the_format_and_end_in_the_true_label(layout):
     assert len({one.item.id for one in shown}) == 80
 
 
+def test_shown_in_both_orders_no_place_is_the_better_one():
+    pairs = flawed_pairs(0, 16)
+    shown = demonstrations(pairs, 4, both_orders=True)
+    assert shown[::2] == demonstrations(pairs, 4)
+    for given, other in zip(shown[::2], shown[1::2], strict=True):
+        assert other.item == exchanged(given.item)
+        assert (
+            read(other.answers, "two_turns").choice == other.item.reference["better"] != given.item.reference["better"]
+        )
+
+
 def test_a_suspicion_does_not_give_the_flaw_away():
     """The same words, but for what stands in the response itself: no verdict before turn two."""
     for pair in flawed_pairs(2, 160):

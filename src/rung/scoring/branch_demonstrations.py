@@ -2,7 +2,8 @@
 
 Written by program from flawed pairs, whose truth is known: turn one chooses the dimensions of the planted flaw and
 names what to verify in each response, turn two says what verifying showed, and ranks. A suspicion does not tell which
-response is flawed, so the ranking needs the second reading. Which response comes first is drawn evenly.
+response is flawed, so the ranking needs the second reading. Which response comes first is drawn, or both orders are
+shown.
 """
 
 from __future__ import annotations
@@ -35,9 +36,17 @@ def labelled_items(pairs: Sequence[FlawedPair], seed: int) -> list[Item]:
     return [_item(pair, _good_first(pair, seed)) for pair in pairs]
 
 
-def demonstrations(pairs: Sequence[FlawedPair], seed: int, layout: Layout = "two_turns") -> list[Demonstration]:
-    """One demonstration per pair, its labels in the same order as those of `labelled_items`."""
-    return [_demonstration(pair, _good_first(pair, seed), layout) for pair in pairs]
+def demonstrations(
+    pairs: Sequence[FlawedPair], seed: int, layout: Layout = "two_turns", *, both_orders: bool = False
+) -> list[Demonstration]:
+    """One demonstration per pair, its labels in the same order as those of `labelled_items`; with `both_orders` each
+    pair follows once more with its responses exchanged, so that no place is ever the better one. (After 64 with random
+    labels alone, SmolLM2-135M followed the format in 91 % of its traces and chose what was shown first in all.)"""
+    shown = []
+    for pair in pairs:
+        first = _good_first(pair, seed)
+        shown += [_demonstration(pair, order, layout) for order in ((first, not first) if both_orders else (first,))]
+    return shown
 
 
 def _good_first(pair: FlawedPair, seed: int) -> bool:

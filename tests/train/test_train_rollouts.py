@@ -99,7 +99,7 @@ def test_what_ends_within_an_update_is_begun_again(tmp_path: Path) -> None:
     straight.go(tmp_path / "a", num_updates=2)
 
     def poll() -> None:
-        if next(count) == 6:  # in the second update of the third step
+        if next(count) == 8:  # in the second update of the fourth step, after the checkpoint of the second
             raise BudgetSpent("enough")
 
     with pytest.raises(BudgetSpent):

@@ -143,7 +143,9 @@ def converse(room: Room, script: Script, items: Sequence[Item], seeds: Sequence[
     going = [Conversation(_opening(room, script, item), ()) for item in items]
     playing = list(range(len(items)))
     for turn in range(script.num_turns):
-        asked = [_request(room, script, items[n], going[n], derive(seeds[n], "turn", turn), n) for n in playing]
+        asked = [
+            _request(room, script, items[n], going[n], seed=derive(seeds[n], "turn", turn), number=n) for n in playing
+        ]
         answers = room.completer.complete([request for request, _ in asked])
         for n, (_, begun), answer in zip(playing, asked, answers, strict=True):
             going[n] = replace(going[n], turns=(*going[n].turns, replace(begun, completion=answer)))
@@ -193,7 +195,7 @@ def _opening(room: Room, script: Script, item: Item) -> tuple[int, ...]:
 
 
 def _request(
-    room: Room, script: Script, item: Item, so_far: Conversation, seed: int, number: int
+    room: Room, script: Script, item: Item, so_far: Conversation, *, seed: int, number: int
 ) -> tuple[Request, Turn]:
     """What is asked, and the turn that its answer completes."""
     turn = len(so_far.turns)

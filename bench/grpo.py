@@ -3,7 +3,7 @@
 Both sides get the same base weights, prompts, group size, answer length, temperature 1, reward, objective (sequence
 means, no KL, advantages over the group's deviation), AdamW and float32 master weights; matrix products of training
 run in the precision that was measured as faster here, on both sides. TRL runs as fast as it can on a CPU: no gradient
-checkpointing (its default is on), one micro-batch, the old log-probabilities not computed twice. Every turn is a
+checkpointing (its default is on), large micro-batches, the old log-probabilities not computed twice. Every turn is a
 process of its own, the sides alternate in going first, and the first step of a process warms it up.
 """
 
@@ -28,9 +28,11 @@ WANTED = {"short prompts": 4.0, "prompts of 512": 6.0}
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured; the first of `steps` steps is the warm-up."""
+    """How much is measured; the first of `steps` steps is the warm-up. A micro-batch is so many tokens for rung, so
+    many whole sequences for TRL."""
 
     num_prompt_tokens: int
+    micro_batch: tuple[int, int]
     num_prompts: int = 4
     group_size: int = 8
     num_new_tokens: int = 64
@@ -38,8 +40,9 @@ class Size:
     pairs: int = 3
 
 
-SIZES = {"short prompts": Size(24), "prompts of 512": Size(512, steps=2)}
-QUICK = {"short prompts": Size(12, 2, 2, 6, 2, 1), "prompts of 512": Size(40, 2, 2, 6, 2, 1)}
+# One micro-batch for short prompts. For long ones each side takes what keeps it near 2 GB of activations.
+SIZES = {"short prompts": Size(24, (2304, 32)), "prompts of 512": Size(512, (2048, 8), steps=2)}
+QUICK = {"short prompts": Size(12, (512, 4), 2, 2, 6, 2, 1), "prompts of 512": Size(40, (512, 2), 2, 2, 6, 2, 1)}
 
 
 def run(results_folder: Path, quick: bool = False) -> str:
@@ -127,7 +130,7 @@ def _rung(size: Size, precision: str, folder: Path) -> tuple[list[float], dict[s
     for step in range(size.steps):
         samples = _sampled(engine, prompts, size, step)
         sampled = time.perf_counter()
-        _updated(network, optimizer, samples, objective, precision)
+        _updated(network, optimizer, samples, objective, (precision, size.micro_batch[0]))
         times.append(time.perf_counter())
         if step:
             parts["sampling"] += (sampled - times[-2]) / (size.steps - 1)
@@ -162,13 +165,13 @@ def _sampled(engine: Any, prompts: list[tuple[int, ...]], size: Size, step: int)
     ]  # fmt: skip
 
 
-def _updated(network: Any, optimizer: Any, samples: list[Any], objective: Any, precision: Any) -> None:
+def _updated(network: Any, optimizer: Any, samples: list[Any], objective: Any, how: tuple[Any, int]) -> None:
     from rung.train.importance import ImportanceSettings
     from rung.train.policy_step import policy_step
 
     policy_step(
-        network, optimizer, samples, objective, learning_rate=RATE, clip=CLIP, precision=precision,
-        tokens_per_micro_batch=1024, importance=ImportanceSettings(),
+        network, optimizer, samples, objective, learning_rate=RATE, clip=CLIP, precision=how[0],
+        tokens_per_micro_batch=how[1], importance=ImportanceSettings(),
     )  # fmt: skip
 
 
@@ -200,7 +203,8 @@ def _trl(size: Size, precision: str, folder: Path) -> tuple[list[float], dict[st
 
     num = size.num_prompts * size.group_size
     settings = trl.GRPOConfig(
-        output_dir=str(folder / "trl"), per_device_train_batch_size=num, num_generations=size.group_size,
+        output_dir=str(folder / "trl"), per_device_train_batch_size=size.micro_batch[1],
+        gradient_accumulation_steps=num // size.micro_batch[1], num_generations=size.group_size,
         max_completion_length=size.num_new_tokens, max_steps=size.steps, learning_rate=RATE,
         lr_scheduler_type="constant", max_grad_norm=CLIP, weight_decay=0.0, beta=0.0, loss_type="grpo",
         temperature=1.0, top_k=0, top_p=1.0, generation_kwargs={"min_new_tokens": size.num_new_tokens},

@@ -118,3 +118,21 @@ print("PEAK", (peak() - before) // 1024)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert int(re.search(r"PEAK (\d+)", done.stdout)[1]) < 150
+
+
+@pytest.mark.parametrize("name", ["none", "mixed"])
+def test_under_autocast_log_probabilities_stay_exact_and_gradients_are_close(name: str) -> None:
+    torch.manual_seed(1)
+    weight, targets, hidden = torch.randn(SIZE, 64), torch.randint(0, SIZE, (NUM,)), torch.randn(NUM, 64)
+    supports = supports_of(targets, SUPPORTS[name]) if SUPPORTS[name] else ()
+    results = []
+    for enabled in (False, True):
+        h, w = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            found = sampling_logprobs(h, w, targets, supports=supports)
+        found.sum().backward()
+        results.append((found.detach(), h.grad, w.grad))
+    (exact, *expected), (found, *narrow) = results
+    assert torch.equal(found, exact)
+    for one, other in zip(narrow, expected, strict=True):
+        assert 0 < float((one - other).norm()) < 0.01 * float(other.norm())

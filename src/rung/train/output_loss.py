@@ -78,20 +78,23 @@ def sampling_logprobs(
 
     `inverse_temperature` is one number or one per target; `supports` are one per target (None: the whole vocabulary)
     or none at all. Where many supports are small, only the rows of the output weight that any of them names are
-    multiplied; a token that was the only one possible has log-probability 0 and costs nothing.
+    multiplied; a token that was the only one possible has log-probability 0 and costs nothing. Under autocast the
+    logits stay in the weight's own precision, and the products of the gradients, like all others, do not.
 
     Raises:
         DataError: another number of supports than of targets, or a target outside its own.
     """
-    num, scale_N = len(targets_N), None
+    num, scale_N, kind = len(targets_N), None, hidden_ND.device.type
+    narrow = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
     if isinstance(inverse_temperature, Tensor) or inverse_temperature != 1.0:
         scale_N = torch.as_tensor(inverse_temperature, dtype=torch.float32, device=hidden_ND.device).expand(num)
     if all(support is None for support in supports):
-        return _per_target(hidden_ND, weight_VD, targets_N, _Shaping(softcap, scale_N))
+        return _per_target(hidden_ND, weight_VD, targets_N, _Shaping(softcap, scale_N, (), narrow))
     _check_supports(supports, targets_N)
     order = _order(supports)
     order_M = torch.tensor(order, dtype=torch.long, device=hidden_ND.device)
-    shaping = _Shaping(softcap, None if scale_N is None else scale_N[order_M], tuple(supports[i] for i in order))
+    scale_M = None if scale_N is None else scale_N[order_M]
+    shaping = _Shaping(softcap, scale_M, tuple(supports[i] for i in order), narrow)
     found_M = _per_target(hidden_ND.index_select(0, order_M), weight_VD, targets_N[order_M], shaping)
     return found_M.new_zeros(num).index_copy(0, order_M, found_M)
 
@@ -152,11 +155,13 @@ class _Function(torch.autograd.Function):
 @dataclass(frozen=True, slots=True)
 class _Shaping:
     """What is between the raw logits and the distribution: `scales` [N] are inverse temperatures (None: all 1),
-    `supports` the tokens that may be drawn at each target (empty: all), those without one first."""
+    `supports` the tokens that may be drawn at each target (empty: all), those without one first. Gradients are
+    multiplied in the type `narrow` (None: as the weight)."""
 
     softcap: float = 0.0
     scales: Tensor | None = None
     supports: tuple[Support | None, ...] = ()
+    narrow: torch.dtype | None = None
 
     def parts(self, num_targets: int) -> list[slice]:
         """Slices of the targets that are worked on together; none has targets with and without a support."""
@@ -174,11 +179,13 @@ class _Shaping:
             softcap=self.softcap,
             scales=None if self.scales is None else self.scales[part],
             allowed=_allowed(supports, len(weight_VD), weight_VD.device) if supports else None,
+            narrow=self.narrow,
         )
 
 
 def _per_target(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, shaping: _Shaping) -> Tensor:
-    logprobs_N: Tensor = _PerTarget.apply(hidden_ND, weight_VD, targets_N, shaping)  # type: ignore[no-untyped-call]
+    with torch.autocast(hidden_ND.device.type, enabled=False):
+        logprobs_N: Tensor = _PerTarget.apply(hidden_ND, weight_VD, targets_N, shaping)  # type: ignore[no-untyped-call]
     return logprobs_N
 
 
@@ -254,6 +261,7 @@ class _Form:
     smoothing: float = 0.0
     scales: Tensor | None = None
     allowed: _Allowed | None = None
+    narrow: torch.dtype | None = None
 
 
 class _Piece:
@@ -262,7 +270,7 @@ class _Piece:
     def __init__(self, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, form: _Form) -> None:
         self.hidden_ND, self.weight_VD, self.targets_N = hidden_ND.to(weight_VD.dtype), weight_VD, targets_N
         softcap, smoothing = self.softcap, self.smoothing = form.softcap, form.smoothing
-        self.scales_N, self.allowed = form.scales, form.allowed
+        self.scales_N, self.allowed, self.narrow = form.scales, form.allowed, form.narrow
         num_targets, device = len(targets_N), hidden_ND.device
         self.ids_U = self.allowed.ids if self.allowed is not None else None
         self.size = len(weight_VD) if self.ids_U is None else len(self.ids_U)
@@ -321,15 +329,19 @@ class _Piece:
         """Add the gradient of the weighted losses with respect to the output weight."""
         scaled_N = weights_N if self.scales_N is None else weights_N * self.scales_N
         weighted_ND = self.hidden_ND.float() * scaled_N[:, None]
+        narrow = self.narrow or torch.float32
+        factor_ND = weighted_ND.to(narrow)
         for start in range(0, self.size, self.rows):
             weight_CD, ids_C = self._entries(start)
             logits_CN, slopes_CN = self._logits(start, weight_CD)
             shares_CN = logits_CN.sub_(self.normaliser_N).exp_().sub_(self.smoothing / len(self.weight_VD))
             shares_CN = shares_CN if slopes_CN is None else shares_CN.mul_(slopes_CN)
-            if ids_C is None:
+            if ids_C is not None:
+                gradient_VD.index_add_(0, ids_C, (shares_CN.to(narrow) @ factor_ND).float())
+            elif narrow == torch.float32:
                 gradient_VD[start : start + self.rows].addmm_(shares_CN, weighted_ND)
             else:
-                gradient_VD.index_add_(0, ids_C, shares_CN @ weighted_ND)
+                gradient_VD[start : start + self.rows] += shares_CN.to(narrow) @ factor_ND
         own_ND = weighted_ND * (1 - self.smoothing)
         if self.target_slopes_N is not None:
             own_ND = own_ND * self.target_slopes_N[:, None]
@@ -368,10 +380,10 @@ class _Piece:
         else:
             self._fold(self.uniform_ND, slopes_CN, weight_CD)
 
-    @staticmethod
-    def _fold(into_ND: Tensor, shares_CN: Tensor, weight_CD: Tensor) -> None:
-        """Add shares.T @ weight; low-precision weights are multiplied in their own precision, summed in float32."""
-        if weight_CD.dtype == torch.float32:
+    def _fold(self, into_ND: Tensor, shares_CN: Tensor, weight_CD: Tensor) -> None:
+        """Add shares.T @ weight, multiplied in the narrow type or the weight's own, summed in float32."""
+        narrow = self.narrow or weight_CD.dtype
+        if narrow == torch.float32:
             into_ND.addmm_(shares_CN.T, weight_CD)
         else:
-            into_ND += shares_CN.T.to(weight_CD.dtype) @ weight_CD
+            into_ND += shares_CN.to(narrow).T @ weight_CD.to(narrow)

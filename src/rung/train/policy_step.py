@@ -171,14 +171,14 @@ def _logprobs(network: Network, rollouts: Sequence[Rollout], row: RolloutRow, pr
     attend = SharedPrefixAttend(row.groups) if row.shares else PackedAttend([row.lengths])
     with in_precision(device, precision):
         hidden_BTD = network.hidden(token_ids_BT, positions_BT, attend)
-    logprobs_N = sampling_logprobs(
-        hidden_BTD[0].index_select(0, torch.from_numpy(row.sources).to(device)),
-        network.output_weight,
-        torch.from_numpy(row.targets).to(device),
-        softcap=network.softcap,
-        inverse_temperature=_inverse_temperatures(rollouts, row),
-        supports=_supports(rollouts, row),
-    )
+        logprobs_N = sampling_logprobs(
+            hidden_BTD[0].index_select(0, torch.from_numpy(row.sources).to(device)),
+            network.output_weight,
+            torch.from_numpy(row.targets).to(device),
+            softcap=network.softcap,
+            inverse_temperature=_inverse_temperatures(rollouts, row),
+            supports=_supports(rollouts, row),
+        )
     if not bool(torch.isfinite(logprobs_N).all()):
         raise ModelError(
             "a sampled token's log-probability is not finite: training diverged",

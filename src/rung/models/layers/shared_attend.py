@@ -28,6 +28,7 @@ _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_bac
 
 _PADDING_TOTAL = 1e4
 """Log-sum-exp of padding: large, so that its weights are exactly zero."""
+_FEW_KEYS = 256
 
 
 class SharedPrefixAttend:
@@ -53,7 +54,7 @@ class SharedPrefixAttend:
                 f"the groups have {self._num_tokens} tokens, the batch is {tuple(query_BTHd.shape[:2])}",
                 place="SharedPrefixAttend",
             )
-        query_THd, key_TKd, value_TKd = (x[0] for x in _in_autocast(query_BTHd, key_BTKd, value_BTKd))
+        query_THd, key_TKd, value_TKd = (x.squeeze(0) for x in _in_autocast(query_BTHd, key_BTKd, value_BTKd))
         if not _has_flash(query_BTHd.device):
             return self._masked(query_THd, key_TKd, value_TKd, scale, window)[None]
         seen_THd: Tensor = _Merged.apply(  # type: ignore[no-untyped-call]
@@ -142,6 +143,10 @@ class _Batch:
     real: Tensor
     bias: Tensor | None
 
+    def gather(self, *tensors: Tensor) -> list[Tensor]:
+        """[S, heads, L, d] of each."""
+        return [x[self.places].transpose(1, 2) for x in tensors]
+
 
 @dataclass(frozen=True, slots=True)
 class _Look:
@@ -151,6 +156,11 @@ class _Look:
     places: Tensor
     prompt: slice
     bias: Tensor | None
+
+    def gather(self, query_THd: Tensor, key_TKd: Tensor, value_TKd: Tensor) -> list[Tensor]:
+        """Queries of the continuations, keys and values of the prompt, each [1, heads, tokens, d]."""
+        parts = (query_THd[self.places], key_TKd[self.prompt], value_TKd[self.prompt])
+        return [part.transpose(0, 1)[None] for part in parts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,27 +212,16 @@ class _Merged(torch.autograd.Function):
         seen_THd = torch.empty_like(query_THd)
         total_TH = torch.empty(query_THd.shape[:2])
         for batch in plan.batches:
-            seen, total = _flash(
-                *_own(batch, query_THd, key_TKd, value_TKd),
-                0.0,
-                batch.bias is None,
-                scale=scale,
-                attn_mask=_as(batch.bias, query_THd),
-            )
+            seen, total = _see(batch.gather(query_THd, key_TKd, value_TKd), batch.bias, scale, batch.bias is None)
             at = batch.places[batch.real]
-            seen_THd[at] = seen.transpose(1, 2)[batch.real]
+            seen_THd[at] = seen.transpose(1, 2)[batch.real].to(seen_THd.dtype)
             total_TH[at] = total.transpose(1, 2)[batch.real]
         for look in plan.looks:
-            seen, total = _flash(
-                *_ahead(look, query_THd, key_TKd, value_TKd),
-                0.0,
-                False,
-                scale=scale,
-                attn_mask=_as(look.bias, query_THd),
-            )
+            seen, total = _see(look.gather(query_THd, key_TKd, value_TKd), look.bias, scale, False)
             own_NH, prompt_NH = total_TH[look.places], total[0].T
             share_NH1 = torch.sigmoid(prompt_NH - own_NH)[..., None].to(seen.dtype)
-            seen_THd[look.places] = torch.lerp(seen_THd[look.places], seen[0].transpose(0, 1), share_NH1)
+            merged = torch.lerp(seen_THd[look.places].to(seen.dtype), seen[0].transpose(0, 1), share_NH1)
+            seen_THd[look.places] = merged.to(seen_THd.dtype)
             total_TH[look.places] = torch.logaddexp(own_NH, prompt_NH)
         ctx.save_for_backward(query_THd, key_TKd, value_TKd, seen_THd, total_TH)
         ctx.plan, ctx.scale = plan, scale
@@ -232,55 +231,42 @@ class _Merged(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Each part's share, computed from the merged output and log-sum-exp."""
         query_THd, key_TKd, value_TKd, seen_THd, total_TH = ctx.saved_tensors
-        grads = [torch.zeros_like(x) for x in (query_THd, key_TKd, value_TKd)]
+        asked, grads = (query_THd, key_TKd, value_TKd), [torch.empty_like(x) for x in ctx.saved_tensors[:3]]
         for batch in ctx.plan.batches:
-            outer, seen = (_batched(x, batch) for x in (gradients[0], seen_THd))
+            outer, seen = batch.gather(gradients[0], seen_THd)
             outer = outer.masked_fill(~batch.real[:, None, :, None], 0.0)
             total = total_TH[batch.places].transpose(1, 2).masked_fill(~batch.real[:, None], _PADDING_TOTAL)
-            found = _flash_backward(
-                outer,
-                *_own(batch, query_THd, key_TKd, value_TKd),
-                seen,
-                total,
-                0.0,
-                batch.bias is None,
-                scale=ctx.scale,
-                attn_mask=_as(batch.bias, query_THd),
-            )
+            parts = (outer, *batch.gather(*asked), seen, total)
+            found = _pull(parts, batch.bias, ctx.scale, batch.bias is None)
             at = batch.places[batch.real]
             for grad, part in zip(grads, found, strict=True):
-                grad[at] = part.transpose(1, 2)[batch.real]
+                grad[at] = part.transpose(1, 2)[batch.real].to(grad.dtype)
         for look in ctx.plan.looks:
             outer, seen, total = (x[look.places].transpose(0, 1)[None] for x in (gradients[0], seen_THd, total_TH))
-            found = _flash_backward(
-                outer,
-                *_ahead(look, query_THd, key_TKd, value_TKd),
-                seen,
-                total.contiguous(),
-                0.0,
-                False,
-                scale=ctx.scale,
-                attn_mask=_as(look.bias, query_THd),
-            )
-            grads[0].index_add_(0, look.places, found[0][0].transpose(0, 1))
-            grads[1][look.prompt] += found[1][0].transpose(0, 1)
-            grads[2][look.prompt] += found[2][0].transpose(0, 1)
+            found = _pull((outer, *look.gather(*asked), seen, total.contiguous()), look.bias, ctx.scale, False)
+            for grad, part, at in zip(grads, found, (look.places, look.prompt, look.prompt), strict=True):
+                grad[at] += part[0].transpose(0, 1).to(grad.dtype)
         return *grads, None, None
 
 
-def _own(batch: _Batch, *tensors: Tensor) -> list[Tensor]:
-    return [_batched(x, batch) for x in tensors]
+def _see(parts: Sequence[Tensor], bias: Tensor | None, scale: float, causal: bool) -> tuple[Tensor, Tensor]:
+    """Output [S, H, queries, d] and log-sum-exp [S, H, queries] of query, key and value."""
+    wide = _wide(parts, parts[1])
+    seen, total = _flash(*wide, 0.0, causal, attn_mask=_as(bias, wide[0]), scale=scale)
+    return seen, total
 
 
-def _batched(tensor_THd: Tensor, batch: _Batch) -> Tensor:
-    """[S, H, L, d]."""
-    return tensor_THd[batch.places].transpose(1, 2)
+def _pull(parts: Sequence[Tensor], bias: Tensor | None, scale: float, causal: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of query, key and value, from that of the output, these three, the output and its log-sum-exp."""
+    wide = _wide(parts[:-1], parts[2])
+    query, key, value = _flash_backward(*wide, parts[-1], 0.0, causal, attn_mask=_as(bias, wide[0]), scale=scale)
+    return query, key, value
 
 
-def _ahead(look: _Look, query_THd: Tensor, key_TKd: Tensor, value_TKd: Tensor) -> list[Tensor]:
-    """Queries of the continuations, keys and values of the prompt, each [1, heads, tokens, d]."""
-    parts = (query_THd[look.places], key_TKd[look.prompt], value_TKd[look.prompt])
-    return [part.transpose(0, 1)[None] for part in parts]
+def _wide(parts: Sequence[Tensor], key: Tensor) -> list[Tensor]:
+    """In float32 where keys are few: there, without instructions for its tiles, the backward kernel takes three to
+    four times as long in bfloat16, and nowhere less time."""
+    return [x.float() if key.shape[2] < _FEW_KEYS else x for x in parts]
 
 
 def _has_flash(device: torch.device) -> bool:

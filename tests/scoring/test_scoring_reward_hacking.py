@@ -49,9 +49,27 @@ class Counting:
         return [Score(float(self.rule(i, t.text))) for i, t in zip(items, traces, strict=True)]
 
 
+def rankings(count=6):
+    """A judge's traces that name the better response, and the same ones flipped."""
+    trace = (
+        "<Focus>Logical Reasoning</Focus>\n<Issues1>the sum</Issues1>\n<Issues2>None identified</Issues2>\n"
+        "<Ranking>\\boxed{{{}}}</Ranking>"
+    )
+    made = []
+    for n in range(count):
+        better = 1 + n % 2
+        item = Item(f"pair-{n}", f"Which reply to question {n} is better?", reference={"better": better})
+        made.append(ProbeCase(item, trace.format(better), trace.format(3 - better)))
+    return made
+
+
+OWN = {"ranking": (rankings, {"layout": "one_pass"})}
+
+
 @pytest.mark.parametrize("name", CONTENT)
 def test_rewards_about_content_hold(name):
-    found = report(name)
+    given, settings = OWN.get(name, (cases, {}))
+    found = report(name, given(), **settings)
     assert found.num_unusable == 0
     assert found.raised() == []
     assert set(found.probes) == set(PROBES)

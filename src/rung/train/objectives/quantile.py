@@ -64,7 +64,7 @@ class Quantile:
 
     def values(self, outputs_CK: Tensor) -> Tensor:
         """The quantiles [C, A, L], rising with the level."""
-        outputs_CAL = outputs_CK.unflatten(1, (-1, self.settings.num_levels))
+        outputs_CAL = outputs_CK.reshape(len(outputs_CK), -1, self.settings.num_levels)
         above_CAL = functional.softplus(outputs_CAL[..., 1:]).cumsum(-1)
         rising_CAL = torch.cat([torch.zeros_like(outputs_CAL[..., :1]), above_CAL], -1)
         middle = self.settings.num_levels // 2

@@ -12,7 +12,7 @@ scores are ever kept. Elsewhere each group is one masked attention.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -58,7 +58,7 @@ class SharedPrefixAttend:
         if not _has_flash(query_BTHd.device):
             return self._masked(query_THd, key_TKd, value_TKd, scale, window)[None]
         seen_THd: Tensor = _Merged.apply(  # type: ignore[no-untyped-call]
-            query_THd, key_TKd, value_TKd, self._plan(window, query_BTHd.device), scale
+            query_THd, key_TKd, value_TKd, replace(self._plan(window, query_BTHd.device), scale=scale)
         )
         return seen_THd[None]
 
@@ -169,6 +169,7 @@ class _Plan:
 
     batches: tuple[_Batch, ...]
     looks: tuple[_Look, ...]
+    scale: float = 1.0
 
     @classmethod
     def of(cls, groups: Sequence[_Group], window: int, device: torch.device) -> _Plan:
@@ -207,24 +208,24 @@ class _Merged(torch.autograd.Function):
     """Every segment to itself and the continuations to their prompts; only output and log-sum-exp are kept."""
 
     @staticmethod
-    def forward(ctx: Any, query_THd: Tensor, key_TKd: Tensor, value_TKd: Tensor, plan: _Plan, scale: float) -> Tensor:
+    def forward(ctx: Any, query_THd: Tensor, key_TKd: Tensor, value_TKd: Tensor, plan: _Plan) -> Tensor:
         """What every token sees [T, H, d]."""
         seen_THd = torch.empty_like(query_THd)
         total_TH = torch.empty(query_THd.shape[:2])
         for batch in plan.batches:
-            seen, total = _see(batch.gather(query_THd, key_TKd, value_TKd), batch.bias, scale, batch.bias is None)
+            seen, total = _see(batch.gather(query_THd, key_TKd, value_TKd), batch.bias, plan.scale, batch.bias is None)
             at = batch.places[batch.real]
             seen_THd[at] = seen.transpose(1, 2)[batch.real].to(seen_THd.dtype)
             total_TH[at] = total.transpose(1, 2)[batch.real]
         for look in plan.looks:
-            seen, total = _see(look.gather(query_THd, key_TKd, value_TKd), look.bias, scale, False)
+            seen, total = _see(look.gather(query_THd, key_TKd, value_TKd), look.bias, plan.scale, False)
             own_NH, prompt_NH = total_TH[look.places], total[0].T
             share_NH1 = torch.sigmoid(prompt_NH - own_NH)[..., None].to(seen.dtype)
             merged = torch.lerp(seen_THd[look.places].to(seen.dtype), seen[0].transpose(0, 1), share_NH1)
             seen_THd[look.places] = merged.to(seen_THd.dtype)
             total_TH[look.places] = torch.logaddexp(own_NH, prompt_NH)
         ctx.save_for_backward(query_THd, key_TKd, value_TKd, seen_THd, total_TH)
-        ctx.plan, ctx.scale = plan, scale
+        ctx.plan = plan
         return seen_THd
 
     @staticmethod
@@ -237,16 +238,16 @@ class _Merged(torch.autograd.Function):
             outer = outer.masked_fill(~batch.real[:, None, :, None], 0.0)
             total = total_TH[batch.places].transpose(1, 2).masked_fill(~batch.real[:, None], _PADDING_TOTAL)
             parts = (outer, *batch.gather(*asked), seen, total)
-            found = _pull(parts, batch.bias, ctx.scale, batch.bias is None)
+            found = _pull(parts, batch.bias, ctx.plan.scale, batch.bias is None)
             at = batch.places[batch.real]
             for grad, part in zip(grads, found, strict=True):
                 grad[at] = part.transpose(1, 2)[batch.real].to(grad.dtype)
         for look in ctx.plan.looks:
             outer, seen, total = (x[look.places].transpose(0, 1)[None] for x in (gradients[0], seen_THd, total_TH))
-            found = _pull((outer, *look.gather(*asked), seen, total.contiguous()), look.bias, ctx.scale, False)
+            found = _pull((outer, *look.gather(*asked), seen, total.contiguous()), look.bias, ctx.plan.scale, False)
             for grad, part, at in zip(grads, found, (look.places, look.prompt, look.prompt), strict=True):
                 grad[at] += part[0].transpose(0, 1).to(grad.dtype)
-        return *grads, None, None
+        return *grads, None
 
 
 def _see(parts: Sequence[Tensor], bias: Tensor | None, scale: float, causal: bool) -> tuple[Tensor, Tensor]:

@@ -51,7 +51,7 @@ PLAY = PlaySettings(temperature=0.7, max_new_tokens=16)
 ADAPTER = AdapterSettings(rank=16)
 EXAM = {"num_items": 64}
 TRAINING = {
-    "num_steps": 60, "prompts_per_step": 8, "group_size": 8, "learning_rate": 2e-4, "eval_interval": 15,
+    "num_steps": 20, "prompts_per_step": 8, "group_size": 8, "learning_rate": 3e-4, "eval_interval": 10,
     "refill": {"max_drawn_ratio": 3},
     "health": {"stop_on": ["kl_runaway", "entropy_collapse", "dead_groups"], "kl_limit": 2.0},
     "objective": {"kind": "dapo", "kl_coefficient": 0.01},

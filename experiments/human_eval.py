@@ -43,7 +43,7 @@ class Size:
     """How many problems and samples, and how long answers may be."""
 
     num_problems: int = 164
-    num_samples: int = 2
+    num_samples: int = 1
     max_new_tokens: int = 192
     temperature: float = 0.6
 

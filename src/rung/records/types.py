@@ -21,6 +21,7 @@ __all__ = [
     "Answer",
     "Candidate",
     "Critique",
+    "Document",
     "Drop",
     "Instruction",
     "Message",
@@ -315,6 +316,21 @@ class RewardReading:
     rank: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A text to learn from: its source, its licence, and the language it is in (of people or of programs; "" unknown).
+
+    `meta` is what the source says of it, as JSON types.
+    """
+
+    id: str
+    text: str
+    source: str
+    licence: str = ""
+    language: str = ""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
 RECORD_TYPES: dict[str, type] = {
     "instruction": Instruction,
     "candidate": Candidate,
@@ -326,6 +342,7 @@ RECORD_TYPES: dict[str, type] = {
     "pair_reward": PairReward,
     "reward_reading": RewardReading,
     "rollout": RolloutRecord,
+    "document": Document,
 }
 
 

@@ -8,18 +8,23 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.engine.engine_models import llama
+from tests.engine.engine_models import Made, byte_tokenizer, llama, stirred
 from tests.engine.engine_online_models import endless
 
 from rung.base.errors import DataError, SettingsError
 from rung.base.events import Events
 from rung.engine import engine as engine_module
-from rung.engine.cache import BLOCK, slot_bytes
+from rung.engine import store as store_module
+from rung.engine.cache import BLOCK
 from rung.engine.engine import Engine
+from rung.engine.lane import Lane
 from rung.engine.online import Online, OnlineSettings
+from rung.engine.prefixes import SHORT
 from rung.engine.settings import EngineSettings
-from rung.engine.store import Need, Store
+from rung.engine.steering.answers import answer_ids
+from rung.engine.store import Alone, Need, Store
 from rung.engine.tickets import News
+from rung.models.families.llama import Llama
 from rung.records.contracts import Request, Sampling
 
 WARM = Sampling(temperature=0.9, top_p=0.9, max_new_tokens=12)
@@ -92,18 +97,60 @@ def test_the_batch_says_who_was_sent_back() -> None:
     assert lanes.taken_back() == []
 
 
-def test_a_request_that_no_limit_can_hold_is_refused_before_any_work() -> None:
-    made = llama()
-    least = -(-5 * BLOCK * slot_bytes(made.network.shape, torch.float32) // 2**20)
-    engine = Engine(made, EngineSettings(num_slots=16, cache_mebibytes=least))
-    with pytest.raises(DataError, match="do not fit the limit"):
-        engine.complete([Request("long", WARM, token_ids=tuple([1] * 500))])
-    assert engine.num_forwards == 0
+def roomy() -> Made:
+    """A model with a context that no limit of these tests reaches: a mebibyte holds 4,096 positions of it."""
+    sizes = Llama.SIZES["tiny"].model_copy(update={"max_context": 8192})
+    return Made(stirred(Llama.build(sizes)), byte_tokenizer())
+
+
+def asked(num_prompt: int, num_new: int) -> Request:
+    return Request("asked", replace(WARM, max_new_tokens=num_new), token_ids=tuple(i % 250 for i in range(num_prompt)))
+
+
+def test_a_limit_is_held_against_the_job_not_against_its_length(caches: list[int]) -> None:
+    """A prompt lies in the cache once, an answer in every row of a step: 3,000 and 20 fit, 20 and 3,000 do not."""
+    made, fits = roomy(), [asked(3000, 20)]
+    free = Engine(made, EngineSettings(num_slots=16)).complete(fits)
+    del caches[:]
+    engine = Engine(made, EngineSettings(num_slots=16, cache_mebibytes=1))
+    assert engine.complete(fits) == free
+    assert max(caches) <= 1 << 20
+    before = engine.num_forwards
+    with pytest.raises(DataError, match="a prompt of 21 tokens and 3000 after it take 4 MiB"):
+        engine.complete([*fits, asked(20, 3000)])
+    assert engine.num_forwards == before, "refused before any work"
+
+
+def test_what_a_paused_sequence_is_told_has_to_fit_the_limit_too() -> None:
+    made = roomy()
+    intake = Engine(made, EngineSettings(num_slots=16, cache_mebibytes=1)).intake
+    lane = Lane(intake.jobs([asked(20, 30)])[0], made.tokenizer)
+    assert len(answer_ids(intake, lane, [1] * 700, None)) == 700
+    with pytest.raises(DataError, match="do not fit the limit of 1"):
+        answer_ids(intake, lane, [1] * 1100, None)
+
+
+def test_what_is_held_alone_is_what_the_store_would_take() -> None:
+    shape, chance = roomy().network.shape, random.Random(3)
+    for _ in range(200):
+        num_prompt, num_new, num_rows = chance.randint(1, 900), chance.randint(1, 500), chance.choice((4, 8, 16))
+        alone = Alone.of(shape, num_rows, torch.float32, 1)
+        store = Store(shape, torch.float32, torch.device("cpu"))
+        store.set_step(BLOCK)
+        shared = num_prompt - 1
+        copied = shared if shared <= SHORT else 0
+        store.resize(Need(num_rows, num_new + copied, 1 if shared else 0, shared))
+        assert alone.bytes_for(num_prompt, num_new) == store.num_bytes
+
+
+def test_scoring_takes_no_cache_and_knows_no_limit_of_it() -> None:
+    made = roomy()
+    limited, free = (Engine(made, EngineSettings(cache_mebibytes=n)) for n in (1, 0))
+    assert limited.score(["ab" * 2000], ["c"]) == free.score(["ab" * 2000], ["c"])
 
 
 def test_a_limit_below_the_smallest_cache_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "slot_bytes", lambda shape, dtype: 10_000)
-    monkeypatch.setattr(engine_module, "longest_within", lambda *sizes: 0)
+    monkeypatch.setattr(store_module, "slot_bytes", lambda shape, dtype: 10_000)
     with pytest.raises(SettingsError, match="1 MiB do not hold") as caught:
         Engine(llama(), EngineSettings(cache_mebibytes=1))
     assert "at least 7" in (caught.value.hint or "")

@@ -9,10 +9,10 @@ from typing import Protocol
 
 import torch
 
-from rung.base.errors import ModelError, SettingsError
+from rung.base.errors import DataError, ModelError, SettingsError
 from rung.base.events import Events
 from rung.engine.batch import Batch, BatchOptions
-from rung.engine.cache import BLOCK, slot_bytes
+from rung.engine.cache import BLOCK
 from rung.engine.constraints.compiling import Compiler
 from rung.engine.forward import Forward
 from rung.engine.head import Head
@@ -22,7 +22,7 @@ from rung.engine.one_by_one import OneByOne
 from rung.engine.sample import Sampler
 from rung.engine.score import Pair, make_pairs, score_pairs
 from rung.engine.settings import EngineSettings
-from rung.engine.store import Store, longest_within
+from rung.engine.store import Alone, Store
 from rung.engine.whole import Whole
 from rung.models.families.fallback import Fallback
 from rung.models.network import Network
@@ -62,10 +62,34 @@ class Intake:
     max_context: int
     vocabulary: int
     compiler: Compiler
+    alone: Alone
 
     def jobs(self, requests: Sequence[Request]) -> list[Job]:
-        """As `rung.engine.jobs.make_jobs`."""
-        return make_jobs(requests, self.tokenizer, self.max_context, self.vocabulary, self.compiler)
+        """As `rung.engine.jobs.make_jobs`; and none whose cache the limit does not hold even alone.
+
+        Raises:
+            SettingsError, DataError: a request that cannot be done.
+        """
+        jobs = make_jobs(requests, self.tokenizer, self.max_context, self.vocabulary, self.compiler)
+        for job in jobs:
+            self.check_room(f"request '{job.request.id}'", len(job.prompt_ids), job.request.sampling.max_new_tokens)
+        return jobs
+
+    def check_room(self, place: str, num_prompt: int, num_own: int) -> None:
+        """Whether a prompt of so many tokens and so many after it fit the cache's limit.
+
+        Raises:
+            DataError: they do not.
+        """
+        if self.alone.holds(num_prompt, num_own):
+            return
+        wanted = -(-self.alone.bytes_for(num_prompt, num_own) // 2**20)
+        raise DataError(
+            f"a prompt of {num_prompt} tokens and {num_own} after it take {wanted} MiB of cache: they do not fit the "
+            f"limit of {self.alone.limit >> 20}",
+            place=place,
+            hint="shorten the prompt, lower max_new_tokens or raise the engine's cache_mebibytes",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +130,10 @@ class Engine:
         self._store: Store | None = None
         self._num_slots = 0
         self._max_context = _most_context(loaded.network, self.settings)
+        alone = _alone(loaded.network, self.settings)
         self._most_slots = _in_fours(self.settings.num_slots)
         width = loaded.network.shape.vocabulary
-        self.intake = Intake(self._tokenizer, self._max_context, width, Compiler(self._tokenizer, width))
+        self.intake = Intake(self._tokenizer, self._max_context, width, Compiler(self._tokenizer, width), alone)
 
     @property
     def num_forwards(self) -> int:
@@ -259,18 +284,22 @@ def _in_fours(count: int) -> int:
 
 
 def _most_context(network: Network, settings: EngineSettings) -> int:
-    """The longest sequence that network, settings and the cache's limit allow; 0: any.
+    """The longest sequence that network and settings allow; 0: any."""
+    return min((n for n in (settings.max_context, network.shape.max_context) if n), default=0)
+
+
+def _alone(network: Network, settings: EngineSettings) -> Alone:
+    """What the cache's limit leaves to one sequence.
 
     Raises:
-        SettingsError: the limit does not even hold the shortest sequences.
+        SettingsError: it does not even hold short ones.
     """
-    dtype = network.output_weight.dtype
-    fewest = candidate_counts(settings.num_slots)[0]
-    affordable = longest_within(network.shape, fewest, dtype, settings.cache_mebibytes << 20)
-    if settings.cache_mebibytes and not affordable:
+    fewest, dtype = candidate_counts(settings.num_slots)[0], network.output_weight.dtype
+    alone = Alone.of(network.shape, fewest, dtype, settings.cache_mebibytes << 20)
+    if not alone.holds(BLOCK + 1, BLOCK):
         raise SettingsError(
             f"{settings.cache_mebibytes} MiB do not hold {fewest} sequences of {BLOCK} positions",
             place="engine.cache_mebibytes",
-            hint=f"at least {-(-(fewest + 1) * BLOCK * slot_bytes(network.shape, dtype) // 2**20)}; 0 is no limit",
+            hint=f"at least {-(-alone.bytes_for(BLOCK + 1, BLOCK) // 2**20)}; 0 is no limit",
         )
-    return min((n for n in (settings.max_context, network.shape.max_context, affordable) if n), default=0)
+    return alone

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import torch
 
-from rung.engine.cache import BLOCK, Cache, slot_bytes
+from rung.engine.cache import STEPS, Cache, padded, slot_bytes
+from rung.engine.prefixes import SHORT
 from rung.models.network import Shape
 
-__all__ = ["Need", "Store", "longest_within"]
+__all__ = ["Alone", "Need", "Store"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +81,27 @@ def _growth(part: tuple[Cache, int, int]) -> int:
     return num_slots * cache.capacity_for(num_positions) - cache.num_slots * cache.capacity
 
 
-def longest_within(shape: Shape, num_rows: int, dtype: torch.dtype, limit: int) -> int:
-    """The longest sequence, prompt included, in whole blocks, that fits `limit` bytes alone in a step of `num_rows`
-    rows, however it divides into prompt and answer; 0 without a limit, or where none does."""
-    positions = limit // slot_bytes(shape, dtype)
-    # both parts are rounded up, the prompt's by less than a block; a short prompt is in both
-    return max(0, positions - BLOCK) // num_rows // BLOCK * BLOCK
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """What a limit leaves to a sequence that runs by itself, in steps of `num_rows` rows: who fits then gets his turn,
+    however many others wait. `limit` in bytes, 0 for any number."""
+
+    num_rows: int
+    position_bytes: int
+    limit: int
+
+    @classmethod
+    def of(cls, shape: Shape, num_rows: int, dtype: torch.dtype, limit: int) -> Alone:
+        """For a network of this shape."""
+        return cls(num_rows, slot_bytes(shape, dtype), limit)
+
+    def bytes_for(self, num_prompt: int, num_own: int) -> int:
+        """What a prompt of so many tokens takes, of which all but the last lie there once, and `num_own` tokens from
+        the last on in every row; a short prompt is copied in front of these. Rounded up as coarsely as a cache may."""
+        shared = num_prompt - 1
+        own = num_own + (shared if shared <= SHORT else 0)
+        return self.position_bytes * (self.num_rows * padded(own, STEPS[-1]) + padded(shared, STEPS[-1]))
+
+    def holds(self, num_prompt: int, num_own: int) -> bool:
+        """Whether that fits the limit."""
+        return not self.limit or self.bytes_for(num_prompt, num_own) <= self.limit

@@ -56,6 +56,8 @@ def answer_ids(intake: Intake, lane: Lane, answer: str | Sequence[int], clarify:
             place=place,
             hint="shorten it",
         )
+    num_prompt = len(lane.job.prompt_ids)
+    intake.check_room(place, num_prompt, wanted - num_prompt)
     return ids
 
 

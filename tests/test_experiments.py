@@ -12,6 +12,7 @@ RESULTS = Path(__file__).parent.parent / "docs" / "results"
 # experiments whose page is made from their JSON alone
 NAMES = (
     "best_of_n",
+    "cache_memory",
     "caps",
     "downstream",
     "executors",

@@ -14,13 +14,16 @@ from rung.models.network import Network
 __all__ = ["built"]
 
 
-def built(make: Callable[[], Network], seed: int, deviation: float = 0.02) -> Network:
-    """Make a network and fill it: matrices normal(0, deviation), biases zero, norms neutral; float32 on the CPU."""
+def built(make: Callable[[], Network], seed: int, deviation: Callable[[str], float] = lambda name: 0.02) -> Network:
+    """Make a network and fill it: matrices normal(0, deviation), biases zero, norms neutral; float32 on the CPU.
+
+    `deviation` gets the name of the module that a matrix is in.
+    """
     with torch.device("meta"):
         network = make()
     network.to_empty(device="cpu")
     for name, module in network.named_modules():
-        _fill(name, module, seed, deviation)
+        _fill(name, module, seed, deviation(name))
     return network
 
 
@@ -31,5 +34,8 @@ def _fill(name: str, module: nn.Module, seed: int, deviation: float) -> None:
         module.weight.normal_(0.0, deviation, generator=generator)
         if isinstance(module, nn.Linear) and module.bias is not None:
             module.bias.zero_()
+    elif isinstance(module, nn.LayerNorm):
+        module.weight.fill_(1.0)
+        module.bias.zero_()
     elif isinstance(module, RMSNorm):
         module.weight.fill_(0.0 if module.centred else 1.0)

@@ -120,14 +120,21 @@ def open_tokenizer(folder: Path, config: Mapping[str, Any]) -> Cleaned:
 def _fast(family: Any, config: Mapping[str, Any], folder: Path, dtype: torch.dtype) -> Network:
     with torch.device("meta"):
         network: Network = family(family.from_config(config))
-    found = {name: tensor.to(dtype) for name, tensor in _published(family, weight_files(folder))}
+    read = family.translation.read(dict(_published(family, weight_files(folder))))
+    # whole numbers are counts, which no type of weights may round
+    found = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in read.items()}
     expected = network.state_dict()
     head = found.get("lm_head.weight")
-    if head is not None and "lm_head.weight" not in expected and _equal(head, found.get("model.embed_tokens.weight")):
+    if head is not None and "lm_head.weight" not in expected and _equal(head, found.get(_embedding_name(network))):
         del found["lm_head.weight"]
     _check_names(found, expected, folder)
     network.load_state_dict(found, strict=True, assign=True)
     return network
+
+
+def _embedding_name(network: Network) -> str:
+    """The parameter that a tied output projection is."""
+    return next((name for name, parameter in network.named_parameters() if parameter is network.output_weight), "")
 
 
 def _published(family: Any, files: Iterable[Path]) -> Iterable[tuple[str, Tensor]]:

@@ -20,6 +20,7 @@ from rung.models.layers.feed_forward import GatedFeedForward
 from rung.models.layers.normalisation import RMSNorm
 from rung.models.layers.rotary import Rotary, RotarySettings
 from rung.models.network import Attend, Network, Shape
+from rung.models.rope_config import published_rope, refused_rope, rotary_of
 
 __all__ = ["Llama"]
 
@@ -84,6 +85,22 @@ class Llama(Network):
             vocabulary=300, width=32, inner_width=64, num_layers=2, num_heads=4, num_kv_heads=2, head_width=8,
             max_context=512, tied_head=True,
         ),
+        "1m": LlamaSettings(
+            vocabulary=10000, width=64, inner_width=176, num_layers=8, num_heads=4, num_kv_heads=4, head_width=16,
+            max_context=1024, tied_head=True,
+        ),
+        "3m": LlamaSettings(
+            vocabulary=10000, width=128, inner_width=344, num_layers=8, num_heads=4, num_kv_heads=4, head_width=32,
+            max_context=1024, tied_head=True,
+        ),
+        "8m": LlamaSettings(
+            vocabulary=10000, width=256, inner_width=688, num_layers=8, num_heads=8, num_kv_heads=4, head_width=32,
+            max_context=1024, tied_head=True,
+        ),
+        "28m": LlamaSettings(
+            vocabulary=10000, width=512, inner_width=1376, num_layers=8, num_heads=8, num_kv_heads=4, head_width=64,
+            max_context=1024, tied_head=True,
+        ),
         "135m": LlamaSettings(
             vocabulary=49152, width=576, inner_width=1536, num_layers=30, num_heads=9, num_kv_heads=3, head_width=64,
             max_context=8192, tied_head=True, rotary=RotarySettings(theta=100000.0),
@@ -119,12 +136,9 @@ class Llama(Network):
     @staticmethod
     def refuses(config: Mapping[str, Any]) -> str:
         """Why this family cannot run a published config, empty when it can."""
-        kind = _rope(config).get("rope_type", "default")
-        if kind not in ("default", "linear", "llama3"):
-            return f"rotary scaling '{kind}' is not built"
         if config.get("hidden_act", "silu") not in ("silu", "swish"):
             return f"activation '{config['hidden_act']}' is not built"
-        return ""
+        return refused_rope(config)
 
     @staticmethod
     def from_config(config: Mapping[str, Any]) -> LlamaSettings:
@@ -140,7 +154,7 @@ class Llama(Network):
             head_width=config.get("head_dim") or config["hidden_size"] // num_heads,
             max_context=config.get("max_position_embeddings", 2048),
             norm_epsilon=config.get("rms_norm_eps", 1e-6),
-            rotary=_rotary(_rope(config)),
+            rotary=rotary_of(config),
             tied_head=config.get("tie_word_embeddings", False),
             attention_bias=config.get("attention_bias", False),
             feed_forward_bias=config.get("mlp_bias", False),
@@ -149,15 +163,6 @@ class Llama(Network):
     def published_config(self) -> dict[str, Any]:
         """A `config.json` that transformers and `from_config` read."""
         s = self.settings
-        rope: dict[str, Any] = {"rope_type": "default", "rope_theta": s.rotary.theta}
-        if s.rotary.scaling != "none":
-            rope |= {"rope_type": s.rotary.scaling, "factor": s.rotary.factor}
-        if s.rotary.scaling == "llama3":
-            rope |= {
-                "low_freq_factor": s.rotary.low_frequency_factor,
-                "high_freq_factor": s.rotary.high_frequency_factor,
-                "original_max_position_embeddings": s.rotary.original_context,
-            }
         return {
             "model_type": "llama",
             "architectures": ["LlamaForCausalLM"],
@@ -170,7 +175,7 @@ class Llama(Network):
             "head_dim": s.head_width,
             "max_position_embeddings": s.max_context,
             "rms_norm_eps": s.norm_epsilon,
-            "rope_parameters": rope,
+            "rope_parameters": published_rope(s.rotary),
             "tie_word_embeddings": s.tied_head,
             "attention_bias": s.attention_bias,
             "mlp_bias": s.feed_forward_bias,
@@ -190,28 +195,3 @@ class Llama(Network):
     def output_weight(self) -> Tensor:
         """The output projection's weight [V, D]."""
         return self.model.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
-
-
-def _rope(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Rotary parameters of a config, new layout (`rope_parameters`) or old (`rope_theta` beside `rope_scaling`)."""
-    found = {"rope_theta": config.get("rope_theta", 10000.0)}
-    found |= config.get("rope_parameters") or config.get("rope_scaling") or {}
-    if "type" in found:
-        found.setdefault("rope_type", found["type"])
-    return found
-
-
-def _rotary(rope: Mapping[str, Any]) -> RotarySettings:
-    kind = rope.get("rope_type", "default")
-    if kind == "default":
-        return RotarySettings(theta=rope["rope_theta"])
-    if kind == "linear":
-        return RotarySettings(theta=rope["rope_theta"], scaling="linear", factor=rope["factor"])
-    return RotarySettings(
-        theta=rope["rope_theta"],
-        scaling="llama3",
-        factor=rope["factor"],
-        low_frequency_factor=rope["low_freq_factor"],
-        high_frequency_factor=rope["high_freq_factor"],
-        original_context=rope["original_max_position_embeddings"],
-    )

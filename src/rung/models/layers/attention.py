@@ -18,7 +18,8 @@ __all__ = ["Attention", "AttentionOptions"]
 
 @dataclass(frozen=True, slots=True)
 class AttentionOptions:
-    """Sizes and choices of one attention layer. `window` 0 is full attention; `norm_epsilon` 0 means no q/k norm."""
+    """Sizes and choices of one attention layer. `window` 0 is full attention; `norm_epsilon` 0 means no q/k norm, and
+    `centred` says which reading of it (see `RMSNorm`); `output_bias` None: as the other three projections."""
 
     width: int
     num_heads: int
@@ -28,6 +29,8 @@ class AttentionOptions:
     window: int = 0
     bias: bool = False
     norm_epsilon: float = 0.0
+    centred: bool = True
+    output_bias: bool | None = None
 
 
 class Attention(nn.Module):
@@ -43,20 +46,22 @@ class Attention(nn.Module):
         self.q_proj = nn.Linear(options.width, inner, bias=options.bias)
         self.k_proj = nn.Linear(options.width, shared, bias=options.bias)
         self.v_proj = nn.Linear(options.width, shared, bias=options.bias)
-        self.o_proj = nn.Linear(inner, options.width, bias=options.bias)
-        normed = options.norm_epsilon > 0
-        self.q_norm = RMSNorm(options.head_width, options.norm_epsilon, centred=True) if normed else None
-        self.k_norm = RMSNorm(options.head_width, options.norm_epsilon, centred=True) if normed else None
+        output_bias = options.bias if options.output_bias is None else options.output_bias
+        self.o_proj = nn.Linear(inner, options.width, bias=output_bias)
+        norm = (options.head_width, options.norm_epsilon, options.centred)
+        self.q_norm = RMSNorm(*norm) if options.norm_epsilon > 0 else None
+        self.k_norm = RMSNorm(*norm) if options.norm_epsilon > 0 else None
 
-    def forward(self, x_BTD: Tensor, angles: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
-        """[B, T, D] to [B, T, D]; `angles` are the cosine and sine of `Rotary.angles`."""
+    def forward(self, x_BTD: Tensor, angles: tuple[Tensor, Tensor] | None, attend: Attend) -> Tensor:
+        """[B, T, D] to [B, T, D]; `angles` are the cosine and sine of `Rotary.angles`, None: nothing is rotated."""
         heads = (*x_BTD.shape[:2], -1, self.options.head_width)
         query_BTHd = self.q_proj(x_BTD).view(heads)
         key_BTKd = self.k_proj(x_BTD).view(heads)
         value_BTKd = self.v_proj(x_BTD).view(heads)
         if self.q_norm is not None and self.k_norm is not None:
             query_BTHd, key_BTKd = self.q_norm(query_BTHd), self.k_norm(key_BTKd)
-        query_BTHd, key_BTKd = rotate(query_BTHd, *angles), rotate(key_BTKd, *angles)
+        if angles is not None:
+            query_BTHd, key_BTKd = rotate(query_BTHd, *angles), rotate(key_BTKd, *angles)
         seen_BTHd = attend(
             self.layer, query_BTHd, key_BTKd, value_BTKd, scale=self.options.scale, window=self.options.window
         )

@@ -1,4 +1,4 @@
-"""Gated feed-forward layer (Shazeer 2020, "GLU variants improve Transformer")."""
+"""Feed-forward layers: gated (Shazeer 2020, "GLU variants improve Transformer"), and the two plain ones of GPT."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["Activation", "GatedFeedForward"]
+__all__ = ["Activation", "GatedFeedForward", "PlainFeedForward"]
 
 Activation = Literal["silu", "gelu_tanh"]
 
@@ -27,4 +27,18 @@ class GatedFeedForward(nn.Module):
         gate = self.gate_proj(x_BTD)
         opened = functional.silu(gate) if self.activation == "silu" else functional.gelu(gate, approximate="tanh")
         down: Tensor = self.down_proj(opened * self.up_proj(x_BTD))
+        return down
+
+
+class PlainFeedForward(nn.Module):
+    """down(gelu(up(x))) with biases, GELU in its tanh approximation."""
+
+    def __init__(self, width: int, inner_width: int) -> None:
+        super().__init__()
+        self.up_proj = nn.Linear(width, inner_width)
+        self.down_proj = nn.Linear(inner_width, width)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """[B, T, D] to [B, T, D]."""
+        down: Tensor = self.down_proj(functional.gelu(self.up_proj(x_BTD), approximate="tanh"))
         return down

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rung.base.errors import ModelError
 from rung.datagen.labelled_set import LabelledSet
 from rung.evaluate.probabilities import fit_temperature
 from rung.evaluate.quantiles import conformal_offsets
@@ -25,6 +26,7 @@ from rung.records.types import PairReward, RewardReading
 __all__ = ["HEAD", "Readings", "calibrated", "open_reward_model", "readings_of"]
 
 HEAD = "reward_head"
+_LOCAL = ("run", "dir", "gguf")  # a manifest names no path of a machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +41,18 @@ class Readings:
 def open_reward_model(context: Context, trained: Opened) -> Any:
     """The reward model that a reward stage trained, as something to lend to rewards: `Lent(readers={name: this})`.
 
+    The body is the model that it was trained on; one that lies on a disk (`run:`, `dir:`, `gguf:`) is the recipe's.
+
     Raises:
-        ModelError: the head does not fit the recipe's model.
+        ModelError: the head does not fit its model, or that is not the one that it was trained on.
     """
     adapter = any(info.role == "adapter" for info in trained.manifest.files)
-    loaded = context.models.load(context.model_source, trained.file("adapter").parent if adapter else None)
+    known = trained.manifest.model
+    source = str(known.get("source", ""))
+    source = context.model_source if source.partition(":")[0] in ("", *_LOCAL) else source
+    loaded = context.models.load(source, trained.file("adapter").parent if adapter else None)
+    if loaded.content_id != known.get("content_id", loaded.content_id):
+        raise ModelError(f"'{trained.manifest.name}' was trained on another model", place=source)
     heads, reader = room("models.head"), room("train.reward_reader")
     head, facts = heads.load_head(trained.file(HEAD).parent, loaded.network.shape.width)
     heads.attach_head(loaded.network, head)

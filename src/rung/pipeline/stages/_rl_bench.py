@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import statistics
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from rung.base.errors import SettingsError
+from rung.base.errors import GateFailed, SettingsError
 from rung.base.fingerprint import plain
 from rung.base.seeds import derive
 from rung.pipeline.stage import Context, Outputs
 from rung.pipeline.stages._exam import HeldOut
 from rung.pipeline.stages._model import model_facts, polling, room, save_trained, trained_part
-from rung.pipeline.stages._rl_pilot import pilot_figures, refuse_hopeless, sample_pilot
+from rung.pipeline.stages._rl_pilot import middle, pilot_figures, refuse_hopeless, sample_pilot
 from rung.pipeline.stages._rl_scoring import Hidden, Judges, Watched
 from rung.records.contracts import Item
 from rung.records.manifest import Opened
@@ -78,9 +80,14 @@ class Bench:
             records = sample_pilot(self._player(), chosen, self.judges.accuracy, size, seed)
             self.outputs.shard("pilot", 0, records)
             context.budget.spend(tokens=sum(len(record.token_ids) for record in records))
-        figures = pilot_figures(self.outputs.records("pilot"), size)
+        figures = pilot_figures(self.outputs.records("pilot"), size, self.least or 1.0)
         self.outputs.note("figures", {"pilot": figures})
         refuse_hopeless(figures, own, context.name)
+
+    @cached_property
+    def least(self) -> float | None:
+        """The value from which on an answer passes, where a trained model judges: the middle of the pilot's."""
+        return middle(self.outputs.records("pilot")) if self.judges.graded else None
 
     def exam(self, held: Sequence[Item]) -> HeldOut:
         """The held-out exam, sat once before training."""
@@ -93,6 +100,8 @@ class Bench:
             own.exam,
             seed=self.context.seed,
             truncated=own.training.truncated,
+            least=self.least,
+            told=self.judges.learned,
         )
         self.answer(exam, "before", "baseline")
         exam.known = self.outputs.records("baseline")
@@ -110,8 +119,6 @@ class Bench:
     def train(self, network: Any, items: Sequence[Item], exam: HeldOut) -> Any:
         """The loop, every answer of it kept."""
         own, context, rollouts = self.settings, self.context, room("train.rollout_loop")
-        hidden = own.hidden_verifier
-        watch = Watched(own.hidden, self.judges.accuracy, Hidden(hidden)) if hidden else None
         parts = room("train.rollout_parts").Parts(
             player=self._player(),
             rewards=self.judges.mix,
@@ -120,8 +127,8 @@ class Bench:
             rest=self.engine.release,
             poll=context.budget.poll,
             exam=exam,
-            watch=watch,
-            content=plain([own.prompt, own.sampling, own.rewards, own.exam, hidden]),
+            watch=self._watch(exam),
+            content=plain([own.prompt, own.sampling, own.rewards, own.exam, own.hidden_verifier]),
         )
         return rollouts.train_on_rollouts(
             network,
@@ -132,6 +139,22 @@ class Bench:
             scratch=context.scratch,
             on_step=lambda num_tokens: context.budget.spend(tokens=num_tokens),
         )
+
+    def _watch(self, exam: HeldOut) -> Watched | None:
+        """A second look at held-out answers, where one is asked for. A hidden reward passes what lies above the middle
+        of what it gave before training, as the reward model does: what is watched is how they part from there."""
+        own, hidden = self.settings, self.judges.hidden
+        limits = own.hidden if self.least is None else own.hidden.model_copy(update={"pass_from": self.least})
+        if own.hidden_verifier:
+            return Watched(limits, self.judges.accuracy, Hidden(own.hidden_verifier))
+        if hidden is None:
+            return None
+        sat = exam.sit(0)
+        given = [score.value for score in hidden.score(sat.items, sat.traces) if score.value is not None]
+        if not given:
+            raise GateFailed("the hidden reward could judge none of the held-out answers", place="hidden_reward")
+        passes = {"hidden_pass_from": statistics.median(given)}
+        return Watched(limits.model_copy(update=passes), self.judges.accuracy, hidden)
 
     def _player(self) -> OneShot:
         return OneShot(self.engine, self.loaded.tokenizer, self.settings.prompt, self.settings.sampling)
@@ -172,8 +195,8 @@ def open_policy(
     return Policy(loaded, made, adapters.base_hash(loaded.network) if adapted else "", adapted, whole)
 
 
-def run_figures(result: Any) -> dict[str, Any]:
-    """What a finished run says of itself, with its curves."""
+def run_figures(result: Any, rollouts: Sequence[RolloutRecord], learned: Collection[str]) -> dict[str, Any]:
+    """What a finished run says of itself, with its curves: those of what a trained model gave too, part by part."""
     state = result.state
     curves = {
         name: [[health.step, value] for health in state.history if (value := getattr(health, name)) is not None]
@@ -193,6 +216,16 @@ def run_figures(result: Any) -> dict[str, Any]:
         "num_trained_tokens": state.num_trained,
         "curves": {
             **{name: curve for name, curve in curves.items() if curve},
+            **{f"reward.{name}": _curve(rollouts, f"raw.{name}") for name in learned},
             "held_out_pass_rate": plain(state.exams),
         },
     }
+
+
+def _curve(rollouts: Sequence[RolloutRecord], name: str) -> list[list[float]]:
+    """The mean of a part's raw values by step."""
+    given: dict[int, list[float]] = {}
+    for record in rollouts:
+        if name in record.parts:
+            given.setdefault(record.step, []).append(record.parts[name])
+    return [[step, math.fsum(values) / len(values)] for step, values in sorted(given.items())]

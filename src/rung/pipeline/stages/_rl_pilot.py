@@ -6,6 +6,7 @@ interval, and a task where even its upper end is too low is refused: it is too h
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from rung.search.one_shot import OneShot
 from rung.search.played import Played
 from rung.train.dynamic_sampling import expected_mixed_share
 
-__all__ = ["PilotSettings", "pilot_figures", "refuse_hopeless", "sample_pilot"]
+__all__ = ["PilotSettings", "middle", "pilot_figures", "refuse_hopeless", "sample_pilot"]
 
 
 class PilotSettings(Settings):
@@ -44,13 +45,26 @@ def sample_pilot(
     ]
 
 
-def pilot_figures(records: Sequence[RolloutRecord], group_size: int) -> dict[str, Any]:
-    """Pass rate over all answers and the expected share of mixed groups, each with its interval."""
+def middle(records: Sequence[RolloutRecord]) -> float:
+    """The median of what a trained model gave: from there on an answer counts as right.
+
+    Raises:
+        GateFailed: it judged none.
+    """
+    given = [record.accuracy for record in records if record.accuracy is not None]
+    if not given:
+        raise GateFailed("the reward model could read none of the pilot's answers", place="pilot")
+    return statistics.median(given)
+
+
+def pilot_figures(records: Sequence[RolloutRecord], group_size: int, least: float = 1.0) -> dict[str, Any]:
+    """Pass rate over all answers and the expected share of mixed groups, each with its interval; right is what has at
+    least the value `least`."""
     counts: dict[int, list[float]] = {}
     for record in records:
         if record.accuracy is not None:
             counts.setdefault(record.group, []).append(record.accuracy)
-    pairs = [(sum(value >= 1.0 for value in own), len(own)) for own in counts.values() if len(own) >= 2]
+    pairs = [(sum(value >= least for value in own), len(own)) for own in counts.values() if len(own) >= 2]
     right, number = sum(r for r, _ in pairs), sum(n for _, n in pairs)
     low, high = wilson_interval(right, number)
     found = {

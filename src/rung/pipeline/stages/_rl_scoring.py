@@ -7,7 +7,7 @@ run nowhere but in a sandbox that reaches its floor. What was found goes into th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rung.base.errors import SettingsError
@@ -15,20 +15,22 @@ from rung.base.events import Events
 from rung.base.fingerprint import plain
 from rung.base.lookup import part
 from rung.base.settings import nearest
+from rung.pipeline.stages._rl_models import as_parts, is_model
 from rung.records.contracts import Item, Score, Scorer, Trace
 from rung.records.types import from_plain
 from rung.scoring.hacking import PROBES, HackingSettings, ProbeCase, probe, refuse_hackable
 from rung.scoring.hidden import HiddenSettings, HiddenWatch, Observation
-from rung.scoring.mixing import Mix, MixSettings, Ranged
+from rung.scoring.mixing import Mix, MixSettings, PartSettings, Ranged
 from rung.scoring.reading import words
 from rung.scoring.remembered import Remembered
 from rung.scoring.reward import Lent
+from rung.scoring.rewards.model import Model
 from rung.scoring.rewards.verified import Verified
 from rung.scoring.sandbox.ladder import climb
 from rung.scoring.sandbox.settings import SandboxSettings
 from rung.scoring.stress import StressSettings, require_strong, stress
 
-__all__ = ["Hidden", "Judges", "Watched", "build_judges", "prove_judges"]
+__all__ = ["Hidden", "Judges", "Watched", "build_judges", "judged_by", "prove_judges"]
 
 _ANSWER = "{answer}"
 
@@ -36,11 +38,16 @@ _ANSWER = "{answer}"
 @dataclass(frozen=True)
 class Judges:
     """What rewards, and what says right or wrong. Where the verifier is a part of the mix it is one object: an answer
-    is judged once. `content` are the parts that are about what an answer says, by name."""
+    is judged once. `content` are the parts that are about what an answer says, by name; `learned` those of the mix that
+    a trained model gives, each of its attributes apart. Where `graded`, accuracy is a trained model's value, and right
+    is what lies above the middle of what the policy said at first. `hidden` is a reward that training never sees."""
 
     mix: Mix
     accuracy: Ranged
     content: Mapping[str, Ranged]
+    learned: Mapping[str, Ranged] = field(default_factory=dict)
+    graded: bool = False
+    hidden: Ranged | None = None
 
 
 class Hidden:
@@ -90,32 +97,61 @@ class Watched:
         self._watch.history = [from_plain(Observation, row, "hidden") for row in state]
 
 
-def build_judges(settings: MixSettings, accuracy: str, lent: Lent | None = None) -> Judges:
-    """The mix, and the part of it called `accuracy` (empty: its first `verified`, or the items' own checks).
+def judged_by(settings: MixSettings, accuracy: str) -> tuple[str, bool]:
+    """(part, graded): who says right or wrong, and whether that is a trained model. The part called `accuracy`, else
+    the first `verified`, else the first `model`; empty: the items' own checks.
+
+    Raises:
+        SettingsError: no part is called that.
+    """
+    kinds = {name: _kind(own.reward) for name, own in settings.parts.items()}
+    if accuracy and accuracy not in kinds:
+        raise SettingsError(f"no reward is called '{accuracy}'", place="accuracy", hint=nearest(accuracy, list(kinds)))
+    found = [accuracy] if accuracy else []
+    for kind in ("verified", "model"):
+        found += [name for name, own in kinds.items() if own == kind]
+    return (found[0], kinds[found[0]] == "model") if found else ("", False)
+
+
+def build_judges(
+    settings: MixSettings, accuracy: str, lent: Lent | None = None, hidden: PartSettings | None = None
+) -> Judges:
+    """The mix, each attribute of a reward model a part of it, and who says right or wrong (see `judged_by`).
 
     Raises:
         SettingsError: a reward, setting or part that does not exist, or one that needs what is not lent.
     """
-    kinds = {name: _kind(own.reward) for name, own in settings.parts.items()}
-    verified = [name for name, kind in kinds.items() if kind == "verified"]
-    chosen = accuracy or (verified[0] if verified else "")
-    if accuracy and accuracy not in settings.parts:
-        raise SettingsError(f"no reward is called '{accuracy}'", place="accuracy", hint=nearest(accuracy, list(kinds)))
-    built, content = dict[str, Ranged](), dict[str, Ranged]()
-    for name, own in settings.parts.items():
-        spec = own.reward if isinstance(own.reward, str) else dict(own.reward)
-        kind, values = part("scoring.rewards", spec, f"rewards.parts.{name}.reward")
-        built[name] = Remembered(kind(values, lent or Lent())) if name == chosen else kind(values, lent or Lent())
-        if kind.CONTENT:
+    lent, (chosen, graded) = lent or Lent(), judged_by(settings, accuracy)
+    apart = as_parts(settings, lent.readers)
+    built, content, learned = dict[str, Ranged](), dict[str, Ranged](), dict[str, Ranged]()
+    for name, own in apart.parts.items():
+        made, is_content = _built(name, own, lent)
+        built[name] = Remembered(made) if name == chosen and not graded else made
+        if is_model(own):
+            learned[name] = built[name]
+        elif is_content:
             content[name] = built[name]
-    says = built[chosen] if chosen else Remembered(Verified(Verified.Settings()))
-    return Judges(Mix(settings, built), says, content)
+    wholes = {name: _built(name, own, lent)[0] for name, own in settings.parts.items() if is_model(own)}
+    says = built.get(chosen) or Remembered(Verified(Verified.Settings()))
+    watching = _built("hidden", hidden, lent)[0] if hidden else None
+    mix, says = Mix(apart, built), wholes[chosen] if graded else says
+    return Judges(mix, says, {**content, **wholes}, learned, graded, watching)
+
+
+def _built(name: str, own: PartSettings, lent: Lent) -> tuple[Ranged, bool]:
+    """The reward of a part, and whether it is about content."""
+    spec = own.reward if isinstance(own.reward, str) else dict(own.reward)
+    kind, values = part("scoring.rewards", spec, f"rewards.parts.{name}.reward")
+    return kind(values, lent), kind.CONTENT
 
 
 def prove_judges(
     judges: Judges, items: Sequence[Item], tries: StressSettings, probes: HackingSettings, sandbox: SandboxSettings
 ) -> dict[str, Any]:
     """Try verifier and rewards on items with known answers; what was found, for the manifest.
+
+    A trained model was measured by its own stage, and prefers what it was taught to, which need not be right over
+    wrong: what the probes find of it is told and refuses nothing. What guards against it is a hidden scorer.
 
     Raises:
         GateFailed: the verifier is not strong, or a reward about content rises with tricks.
@@ -126,9 +162,10 @@ def prove_judges(
         chosen = climb(sandbox)
         chosen.sandbox.close()
         found["sandbox"] = plain(chosen.record())
-    report = stress("accuracy", judges.accuracy, items, tries)
-    found["verifier"] = report.as_json()
-    require_strong(report)
+    if not judges.graded:
+        report = stress("accuracy", judges.accuracy, items, tries)
+        found["verifier"] = report.as_json()
+        require_strong(report)
     cases = [
         ProbeCase(item, str(item.reference["answer"]), str(item.reference["wrong"][0]))
         for item in items
@@ -137,7 +174,8 @@ def prove_judges(
     for name, reward in judges.content.items():
         tried = probe(reward, cases, probes, name=name, content=True)
         found[f"reward.{name}"] = plain(tried)
-        refuse_hackable(tried, probes)
+        if not isinstance(reward, Model):
+            refuse_hackable(tried, probes)
     return found
 
 

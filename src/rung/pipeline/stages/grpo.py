@@ -1,13 +1,15 @@
-"""Reinforcement learning from verifiable rewards: the model answers, a verifier judges, what did better gets likelier.
+"""Reinforcement learning: the model answers, a verifier or a reward model judges, and what did better gets likelier.
 
 Before anything is spent the verifier is stress-tested, rewards are probed for tricks, and a pilot says how many groups
-will teach something. Every sampled answer is kept as a record. What is published is an adapter for the base model (or
-every weight); the gate recomputes the paired gain on held-out items, answered before and after, from the records.
+will teach something. Reward models come from `reward` stages, of this recipe or of another run. Every sampled answer is
+kept as a record. What is published is an adapter for the base model (or every weight); the gate recomputes the paired
+gain on held-out items, answered before and after, from the records.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rung.base.errors import SettingsError
@@ -17,16 +19,18 @@ from rung.base.seeds import derive
 from rung.base.settings import Field, Settings
 from rung.engine.settings import EngineSettings
 from rung.pipeline.stage import Context, Estimate, KnownBy, Outputs, Stage, Terms, Verdict
-from rung.pipeline.stages._exam import ExamSettings, paired_figures, paired_verdict
+from rung.pipeline.stages._exam import ExamSettings, graded_figures, paired_figures, paired_verdict
 from rung.pipeline.stages._rl_bench import Bench, open_policy, run_figures
-from rung.pipeline.stages._rl_pilot import PilotSettings, pilot_figures
-from rung.pipeline.stages._rl_scoring import build_judges, prove_judges
+from rung.pipeline.stages._rl_models import announced, guessed, lend, other_runs, stages_of
+from rung.pipeline.stages._rl_pilot import PilotSettings, middle, pilot_figures
+from rung.pipeline.stages._rl_scoring import Judges, build_judges, judged_by, prove_judges
 from rung.records.chat.prompting import PromptSettings
 from rung.records.contracts import Item
-from rung.records.manifest import Opened
+from rung.records.manifest import Opened, open_manifest
 from rung.scoring.hacking import HackingSettings
 from rung.scoring.hidden import HiddenSettings
 from rung.scoring.mixing import MixSettings, PartSettings
+from rung.scoring.reward import Lent, Reader
 from rung.scoring.sandbox.settings import SandboxSettings
 from rung.scoring.stress import StressSettings
 from rung.scoring.task import as_test_item, check_disjoint
@@ -38,6 +42,11 @@ __all__ = ["Grpo"]
 
 _INSTRUCT = "the model's guard: a model that follows instructions already is trained on purpose"
 _PROOF_ITEMS = 16
+
+
+def _unsaid(value: object) -> bool:
+    """What a recipe does not say is not written either: a fingerprint does not change because a setting came to be."""
+    return not value
 
 
 class GrpoSettings(Settings):
@@ -52,7 +61,14 @@ class GrpoSettings(Settings):
     rewards: MixSettings = Field(
         MixSettings(parts={"correct": PartSettings(reward="verified", required=True)}), description="what is trained on"
     )
-    accuracy: str = Field("", description="the reward that says right or wrong; empty: the first `verified`")
+    reward_models: dict[str, str] = Field(
+        {},
+        exclude_if=_unsaid,
+        description="name under which a reward asks it -> the reward stage that trained it, or run:FOLDER of one",
+    )
+    accuracy: str = Field(
+        "", description="the reward that says right or wrong; empty: the first `verified`, else the first `model`"
+    )
     training: RolloutSettings = Field(RolloutSettings(), description="how much, how fast, how carefully")
     adapter: AdapterSettings = Field(AdapterSettings(), description="which weights are trained")
     pilot: PilotSettings = Field(PilotSettings(), description="what must be possible before the first update")
@@ -61,6 +77,9 @@ class GrpoSettings(Settings):
     hacking: HackingSettings = Field(HackingSettings(), description="what rewards about content must withstand")
     hidden_verifier: dict[str, Any] | None = Field(
         None, description="a verifier that training never sees; '{answer}' in it is the item's reference answer"
+    )
+    hidden_reward: str | dict[str, Any] | None = Field(
+        None, exclude_if=_unsaid, description="in place of it, a reward that training never sees, such as another model"
     )
     hidden: HiddenSettings = Field(HiddenSettings(), description="when the hidden verifier ends the run")
     sandbox: SandboxSettings = Field(
@@ -79,23 +98,31 @@ class Grpo(Stage):
     }  # fmt: skip
 
     def inputs(self) -> dict[str, str]:
-        """The model to go on from, where one is named."""
-        return {"trained": self.settings.model} if self.settings.model else {}
+        """The model to go on from, where one is named, and the reward models that this recipe trains."""
+        trained = {"trained": self.settings.model} if self.settings.model else {}
+        return trained | stages_of(self.settings.reward_models)
+
+    def files(self) -> dict[str, Path]:
+        """The manifests of reward models of other runs."""
+        return {f"reward_models.{name}": path for name, path in other_runs(self.settings.reward_models).items()}
 
     def check(self, terms: Terms) -> None:
         """Tasks and rewards are built once, so that a wrong name is told before any work.
 
         Raises:
             SettingsError: one that does not exist, dropout, a greedy draw, or an engine without log-probabilities.
+            DataError, GateFailed: a reward model of another run that is not there, or did not pass.
         """
         own = self.settings
         for number, spec in enumerate(own.tasks):
             part("scoring.tasks", spec, f"tasks.{number}")
-        build_judges(own.rewards, own.accuracy)
+        asked = [*own.rewards.parts.values(), *([self._hidden] if self._hidden else [])]
+        self._judges(guessed(own.reward_models, asked))
         for wrong, place, why in (
             (own.adapter.dropout > 0, "adapter.dropout", "rollouts are trained without dropout"),
             (own.sampling.temperature == 0, "sampling.temperature", "greedy answers are all alike"),
             (not own.engine.keep_logprobs, "engine.keep_logprobs", "training needs what the sampler drew from"),
+            (bool(own.hidden_verifier and own.hidden_reward), "hidden_reward", "there is a hidden verifier already"),
         ):
             if wrong:
                 raise SettingsError(why, place=place)
@@ -103,8 +130,13 @@ class Grpo(Stage):
             raise SettingsError("several greedy answers are one", place="exam.temperature", hint="set it above 0")
 
     def known_by(self) -> KnownBy:
-        """All settings; that the guard's verdict does not count is a bypass."""
-        return KnownBy(plain(self.settings), bypasses=(_INSTRUCT,) if self.settings.instruct else ())
+        """All settings, but not where other runs lie; that the guard's verdict does not count is a bypass."""
+        said, elsewhere = plain(self.settings), other_runs(self.settings.reward_models)
+        said |= {"reward_models": {n: "run" if n in elsewhere else s for n, s in self.settings.reward_models.items()}}
+        if not self.settings.reward_models:
+            del said["reward_models"]
+        inherited = [text for path in elsewhere.values() for text in open_manifest(path.parent).manifest.bypasses]
+        return KnownBy(said, bypasses=(*((_INSTRUCT,) if self.settings.instruct else ()), *dict.fromkeys(inherited)))
 
     def units(self, inputs: Mapping[str, Opened]) -> float | None:
         """Answers to sample, without refills: rollouts, the pilot, and every exam."""
@@ -124,29 +156,42 @@ class Grpo(Stage):
     def run(self, context: Context, inputs: Mapping[str, Opened], outputs: Outputs) -> None:
         """Prove the judges, look at what is possible, train, publish weights, answers and curves."""
         own = self.settings
+        models = self._reward_models(inputs)
+        self._judges({name: announced(opened, name) for name, opened in models.items()})
         items, held = self._items(context.seed)
         outputs.shard("item", 0, [as_test_item(item) for item in held])
-        judges = build_judges(own.rewards, own.accuracy)
+        policy, lent = lend(
+            context,
+            models,
+            lambda: open_policy(context, outputs, own.adapter, inputs.get("trained"), instruct=own.instruct),
+            shares=not own.model and own.adapter.kind == "lora" and own.adapter.quantise == "no",
+        )
+        judges = self._judges(lent.readers)
         shown = items[:: max(1, len(items) // _PROOF_ITEMS)]
         outputs.note("calibration", prove_judges(judges, shown, own.stress, own.hacking, own.sandbox))
-        policy = open_policy(context, outputs, own.adapter, inputs.get("trained"), instruct=own.instruct)
         bench = Bench(context, outputs, own, policy.loaded, judges)
         bench.pilot(items)
         exam = bench.exam(held)
         result = bench.train(policy.loaded.network, items, exam)
         bench.answer(exam, "tuned", "answer")
-        outputs.note("figures", {**run_figures(result), **policy.publish(outputs)})
+        told = run_figures(result, outputs.records("rollout") if models else (), judges.learned)
+        outputs.note("figures", {**told, **policy.publish(outputs)})
+        if models:
+            outputs.note("figures", {"reward_models": lent.facts})
         outputs.note("drops", dict(result.state.discarded))
         context.models.release()
 
     def figures(self, output: Opened) -> dict[str, Any]:
         """The paired gain, the pilot's expectation, and what was sampled, recomputed from the records."""
-        size, outcomes = self.settings.training.group_size, dict[str, int]()
+        own, size, outcomes = self.settings, self.settings.training.group_size, dict[str, int]()
         for record in output.records("rollout"):
             outcomes[record.outcome] = outcomes.get(record.outcome, 0) + 1
+        pilot, answers = list(output.records("pilot")), [list(output.records(n)) for n in ("baseline", "answer")]
+        is_graded = judged_by(own.rewards, own.accuracy)[1]
+        graded = {"graded": graded_figures(*answers)} if own.reward_models else {}
         return {
-            "exam": paired_figures(list(output.records("baseline")), list(output.records("answer"))),
-            "pilot": pilot_figures(list(output.records("pilot")), size),
+            "exam": {**paired_figures(*answers), **graded},
+            "pilot": pilot_figures(pilot, size, middle(pilot) if is_graded else 1.0),
             "rollouts": dict(sorted(outcomes.items())),
             "base_unchanged": output.manifest.figures["base_unchanged"],
         }
@@ -156,6 +201,21 @@ class Grpo(Stage):
         if not figures["base_unchanged"]:
             return Verdict(False, ("the frozen base changed during training",))
         return paired_verdict(figures["exam"], self.settings.exam)
+
+    def _judges(self, readers: Mapping[str, Reader]) -> Judges:
+        own = self.settings
+        return build_judges(own.rewards, own.accuracy, Lent(readers=readers), self._hidden)
+
+    @property
+    def _hidden(self) -> PartSettings | None:
+        return PartSettings(reward=self.settings.hidden_reward) if self.settings.hidden_reward else None
+
+    def _reward_models(self, inputs: Mapping[str, Opened]) -> dict[str, Opened]:
+        """The outputs of all reward stages that are asked, by name; those of other runs are looked at first."""
+        found = {name: open_manifest(path.parent) for name, path in other_runs(self.settings.reward_models).items()}
+        for opened in found.values():
+            opened.verify()
+        return {n: found[n] if n in found else inputs[f"reward_model.{n}"] for n in self.settings.reward_models}
 
     def _items(self, seed: int) -> tuple[list[Item], list[Item]]:
         """(training, held out), family after family; no item is in both."""

@@ -1,16 +1,19 @@
 """What a trained reward model says: its attributes weighed against each other, from the middle or from the worst case.
 
-    R = sum w U / sum |w|        U = mean of the quantiles, or (CVaR) of those up to the level `tail`
+    R = sum w U / sum |w|     U = mean of the quantiles, or (CVaR) of those up to `tail`, or the one at `level`
 
 The stage lends the model as a reader, so nothing here brings torch. Attributes come as shares of their scale, so that a
 weight means the same for each; a negative one counts against (verbosity, say). With a model of quantiles `cvar` pays
-for what an answer is worth when it turns out badly (arXiv 2409.10164), and prefers the sure of two equal means. An
-answer that the model cannot read (empty, too long) makes it abstain. A trained model is easier to please than a
-verifier: probe it (`rung.scoring.hacking`) and watch it against a hidden verifier (`rung.scoring.hidden`).
+for what an answer is worth when it turns out badly (arXiv 2409.10164), and prefers the sure of two equal means;
+`quantile` takes one of them, 0.5 the median, a lower one for caution, between two levels the line through them. An
+answer that the model cannot read (too long) makes it abstain. So does one without text, which costs a policy nothing:
+`empty: least` gives those the least there is. A trained model is easier to please than a verifier: probe it
+(`rung.scoring.hacking`) and watch it against a hidden verifier (`rung.scoring.hidden`).
 """
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -30,8 +33,14 @@ class ModelSettings(Settings):
     weights: Mapping[str, float] = Field(
         default={}, description="weight by attribute, the others 0; empty: as the model says"
     )
-    risk: Literal["mean", "cvar"] = Field(default="mean", description="the expectation, or the mean of the worst part")
+    risk: Literal["mean", "cvar", "quantile"] = Field(
+        default="mean", description="the expectation, the mean of the worst part, or a single quantile"
+    )
     tail: float = Field(default=0.25, gt=0, le=1, description="share of the worst outcomes that cvar looks at")
+    level: float = Field(default=0.25, gt=0, lt=1, description="which quantile is looked at; 0.5 is the median")
+    empty: Literal["abstain", "least"] = Field(
+        default="abstain", description="what an answer without text gets: no judgement, or the least of the range"
+    )
 
 
 class Model(Reward[ModelSettings]):
@@ -45,7 +54,10 @@ class Model(Reward[ModelSettings]):
         Example({"weights": {"helpfulness": 1.0}}, "seven and five are twelve", 0.75),
         Example({"weights": {"helpfulness": 3.0, "verbosity": -1.0}}, "seven and five are twelve", 0.5),
         Example({"weights": {"helpfulness": 1.0}, "risk": "cvar"}, "seven and five are twelve", 0.5),
+        Example({"weights": {"helpfulness": 1.0}, "risk": "quantile", "level": 0.5}, "seven and five are twelve", 0.75),
+        Example({"weights": {"helpfulness": 1.0}, "risk": "quantile", "level": 0.1}, "seven and five are twelve", 0.5),
         Example({}, "", None),
+        Example({"weights": {"verbosity": -1.0}, "empty": "least"}, " ", -1.0),
     )
 
     def __init__(self, settings: ModelSettings, lent: Lent | None = None) -> None:
@@ -74,9 +86,12 @@ class Model(Reward[ModelSettings]):
 
     def judge(self, items: Sequence[Item], traces: Sequence[Trace]) -> list[Score]:
         """See the module."""
-        return [self._of(values) for values in self._reader.read(items, traces)]
+        read = self._reader.read(items, traces)
+        return [self._of(values, trace.text) for values, trace in zip(read, traces, strict=True)]
 
-    def _of(self, values: Sequence[Sequence[float]] | None) -> Score:
+    def _of(self, values: Sequence[Sequence[float]] | None, text: str) -> Score:
+        if self.settings.empty == "least" and not text.strip():
+            return Score(self.range.low, "the answer is empty")
         if values is None:
             return Score(None, "the reward model cannot read the answer", abstained=True)
         worth = dict(zip(self._weights, (self._worth(one) for one in values), strict=True))
@@ -87,8 +102,19 @@ class Model(Reward[ModelSettings]):
     def _worth(self, values: Sequence[float]) -> float:
         if self.settings.risk == "mean":
             return math.fsum(values) / len(values)
+        if self.settings.risk == "quantile":
+            return _between(self._reader.levels, values, self.settings.level)
         number = max(1, sum(level <= self.settings.tail for level in self._reader.levels))
         return math.fsum(sorted(values)[:number]) / number
+
+
+def _between(levels: Sequence[float], values: Sequence[float], level: float) -> float:
+    """The value at a level, on the line between the two nearest; beyond the outer ones, theirs."""
+    above = bisect.bisect_left(levels, level)
+    if above in (0, len(levels)):
+        return values[min(above, len(levels) - 1)]
+    share = (level - levels[above - 1]) / (levels[above] - levels[above - 1])
+    return values[above - 1] + share * (values[above] - values[above - 1])
 
 
 def _weights(settings: ModelSettings, reader: Reader) -> dict[str, float]:
@@ -99,7 +125,7 @@ def _weights(settings: ModelSettings, reader: Reader) -> dict[str, float]:
             raise SettingsError(
                 f"the reward model has no attribute '{name}'", place="model.weights", hint=nearest(name, list(known))
             )
-    if settings.risk == "cvar" and not reader.levels:
+    if settings.risk != "mean" and not reader.levels:
         raise SettingsError(
             "the reward model gives single values, which say nothing of risk",
             place="model.risk",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rung.records.contracts import FilterResult
-from rung.records.types import Candidate, Drop, Instruction, SftRecord
+from rung.records.types import Candidate, Drop, Instruction, SftRecord, Story
 
 __all__ = ["Filtered", "Finding", "Subject", "apply_filters", "sift", "subject_of"]
 
@@ -37,7 +37,7 @@ class Subject:
 
 
 def subject_of(record: Any) -> Subject:
-    """The subject of an `Instruction`, `Candidate` or `SftRecord`.
+    """The subject of an `Instruction`, `Candidate`, `SftRecord` or `Story`.
 
     Raises:
         TypeError: for any other record type.
@@ -46,7 +46,9 @@ def subject_of(record: Any) -> Subject:
         return Subject(record.text)
     if isinstance(record, (Candidate, SftRecord)):
         return Subject(record.instruction, record.response, record.finish_reason, record.prompt)
-    raise TypeError(f"filters look at instructions, candidates and SFT records, not {type(record).__name__}")
+    if isinstance(record, Story):
+        return Subject(record.messages[-1].content if record.messages else "", record.text, record.finish_reason)
+    raise TypeError(f"filters look at instructions, candidates, SFT records and stories, not {type(record).__name__}")
 
 
 def sift(part: str, records: Sequence[Any], find: Callable[[Subject], Finding | None], **detail: Any) -> FilterResult:

@@ -29,6 +29,7 @@ __all__ = [
     "PreferencePair",
     "RolloutRecord",
     "SftRecord",
+    "Story",
     "TestItem",
     "from_plain",
     "record_id",
@@ -331,6 +332,38 @@ class Document:
     meta: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Story:
+    """One story that was written, kept or not, with what was asked for and how.
+
+    `messages` are the turns that were sent, `seed` that of the sampling. `raw_text` is all that was decoded, `text` the
+    story. `outcome` is "written" until something decides: "kept", "dropped" (by the validator in `part`, for `reason`)
+    or "passed_over" (a sibling was better, or enough were kept). `parent` is the story, or its opening, that this one
+    branched from. `num_tokens` counts what was drawn for this one alone.
+    """
+
+    id: str
+    prompt_id: str
+    number: int
+    text: str
+    words: tuple[str, ...]
+    features: tuple[str, ...]
+    level: int
+    template: str
+    template_version: str
+    strategy: str
+    messages: tuple[Message, ...]
+    seed: int
+    temperature: float
+    raw_text: str
+    finish_reason: str
+    num_tokens: int
+    outcome: str = "written"
+    part: str = ""
+    reason: str = ""
+    parent: str = ""
+
+
 RECORD_TYPES: dict[str, type] = {
     "instruction": Instruction,
     "candidate": Candidate,
@@ -343,6 +376,7 @@ RECORD_TYPES: dict[str, type] = {
     "reward_reading": RewardReading,
     "rollout": RolloutRecord,
     "document": Document,
+    "story": Story,
 }
 
 

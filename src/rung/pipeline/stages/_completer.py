@@ -114,9 +114,9 @@ def known_by(settings: CompletingSettings) -> KnownBy:
     return KnownBy(said, canonical(about.identity), (bypass,) if generates else ())
 
 
-def check_completer(settings: CompletingSettings, terms: Terms) -> Described | None:
-    """Refuse a completer that cannot do what every stage asks of one: continue bare text, within caps that can be
-    reckoned. Returns what it says of itself.
+def check_completer(settings: CompletingSettings, terms: Terms, messages: bool = False) -> Described | None:
+    """Refuse a completer that cannot do what every stage asks of one: continue bare text (or, with `messages`, answer
+    a conversation), within caps that can be reckoned. Returns what it says of itself.
 
     Raises:
         SettingsError: naming the setting, what is wrong with it and what to write.
@@ -125,7 +125,7 @@ def check_completer(settings: CompletingSettings, terms: Terms) -> Described | N
     if about is None:
         return None
     able = about.able
-    if not about.text:
+    if not about.text and not messages:
         raise SettingsError(
             f"'{able.name}' takes messages only, and this stage continues bare text",
             place="completer.api",

@@ -1,0 +1,1 @@
+"""Stories written through a completer: words, features, prompts, strategies that write them, validators that judge."""

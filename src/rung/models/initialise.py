@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 from rung.base.seeds import derive
+from rung.models.layers.experts import Experts
 from rung.models.layers.normalisation import RMSNorm
+from rung.models.layers.router import Router
 from rung.models.network import Network
 
 __all__ = ["built"]
@@ -34,6 +36,12 @@ def _fill(name: str, module: nn.Module, seed: int, deviation: float) -> None:
         module.weight.normal_(0.0, deviation, generator=generator)
         if isinstance(module, nn.Linear) and module.bias is not None:
             module.bias.zero_()
+    elif isinstance(module, (Experts, Router)):
+        for own, parameter in module.named_parameters():
+            generator = torch.Generator().manual_seed(derive(seed, "initialise", f"{name}.{own}"))
+            parameter.normal_(0.0, deviation, generator=generator)
+        for buffer in module.buffers():
+            buffer.zero_()
     elif isinstance(module, nn.LayerNorm):
         module.weight.fill_(1.0)
         module.bias.zero_()

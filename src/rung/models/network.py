@@ -50,8 +50,9 @@ class Balance(Protocol):
     backward through, and when the weights have moved it settles what was noted of all of them.
     """
 
-    def take_loss(self) -> Tensor:
-        """The extra loss of the forwards since it was last taken, summed over the tokens that were read."""
+    def take_loss(self, counts: bool = True) -> Tensor:
+        """The extra loss of the forwards since it was last taken, summed over the tokens that were read. Forwards that
+        do not count (a rank that had nothing else to read) give zero and are forgotten."""
 
     def settle(self, sum_over_ranks: Callable[[Tensor], Tensor]) -> Mapping[str, float]:
         """End a step: what is kept from one to the next is renewed, from the tokens of all ranks; figures by name."""

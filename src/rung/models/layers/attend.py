@@ -6,14 +6,29 @@ Legend: B batch, T token, H query heads, K key/value heads, d head width.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from rung.base.errors import ModelError
+from rung.models.network import Attend
 
-__all__ = ["CausalAttend", "PackedAttend", "attend_causally"]
+__all__ = ["CausalAttend", "KnowsPadding", "PackedAttend", "attend_causally", "real_tokens"]
+
+
+@runtime_checkable
+class KnowsPadding(Protocol):
+    """An `Attend` that can tell padding from tokens, for layers that must not count padding."""
+
+    def real(self, num_tokens: int, device: torch.device) -> Tensor | None:
+        """True where a token is real [B, T]; None where all are."""
+
+
+def real_tokens(attend: Attend, token_ids_BT: Tensor) -> Tensor | None:
+    """True where a token is real [B, T]; None where all are, as far as `attend` knows."""
+    return attend.real(token_ids_BT.shape[1], token_ids_BT.device) if isinstance(attend, KnowsPadding) else None
 
 
 def attend_causally(
@@ -56,10 +71,17 @@ class CausalAttend:
             mask = self._mask(query_BTHd.shape[1], window, query_BTHd.device)
         return attend_causally(query_BTHd, key_BTKd, value_BTKd, scale=scale, window=window, mask=mask)
 
+    def real(self, num_tokens: int, device: torch.device) -> Tensor | None:
+        """See `KnowsPadding`; padding on the right is not known here."""
+        if self.left_padding is None:
+            return None
+        return torch.arange(num_tokens, device=device) >= torch.tensor(self.left_padding, device=device)[:, None]
+
     def _mask(self, num_tokens: int, window: int, device: torch.device) -> Tensor:
         key = (num_tokens, window, device)
         if key not in self._masks:
-            real_BT = torch.arange(num_tokens, device=device) >= torch.tensor(self.left_padding, device=device)[:, None]
+            real_BT = self.real(num_tokens, device)
+            assert real_BT is not None
             # a padded query looks at itself, for a row with nothing to look at comes out as NaN
             itself_TT = torch.eye(num_tokens, dtype=torch.bool, device=device)
             seen_BTT = _window_mask(num_tokens, window, device) & real_BT[:, None, :]
@@ -101,6 +123,13 @@ class PackedAttend:
             start = stop
         pieces.append(query_BTHd.new_zeros((num_rows * num_tokens - start, num_heads, head_width)))
         return torch.cat(pieces).index_select(0, back).reshape(query_BTHd.shape)
+
+    def real(self, num_tokens: int, device: torch.device) -> Tensor | None:
+        """See `KnowsPadding`: what remains of a row after its documents is padding."""
+        ends = [sum(row) for row in self.lengths]
+        if all(end == num_tokens for end in ends):
+            return None
+        return torch.arange(num_tokens, device=device) < torch.tensor(ends, device=device)[:, None]
 
     def _check(self, num_rows: int, num_tokens: int) -> None:
         longest = max((sum(row) for row in self.lengths), default=0)

@@ -11,7 +11,7 @@ from rung.datagen.stories.prompts import Planner, PlanSettings, load_prompts
 from rung.datagen.stories.vocabulary import load_vocabulary
 from rung.records.contracts import Request
 from rung.records.scripted import Scripted
-from rung.records.types import Story
+from rung.records.types import Story, record_id
 
 __all__ = ["KNOWN", "planner", "script", "story", "told"]
 
@@ -80,7 +80,7 @@ def story(text: str, **changes: object) -> Story:
     """An undecided story that was asked for a dog that runs, silly, with a dialogue."""
     asked = {"words": ("dog", "run", "silly"), "features": ("dialogue",)}
     made = {
-        "id": f"s{abs(hash(text)) % 10**8}", "prompt_id": "p", "number": 0, "text": text, "level": 1,
+        "id": record_id(text), "prompt_id": "p", "number": 0, "text": text, "level": 1,
         "template": "plain", "template_version": "0", "strategy": "batch", "messages": (), "seed": 1,
         "temperature": 0.7, "raw_text": text,
         "finish_reason": "eos", "num_tokens": 10,

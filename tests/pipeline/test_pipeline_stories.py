@@ -108,7 +108,7 @@ def test_the_stored_turns_are_the_ones_that_were_sent(tmp_path: Path, pens: Pens
     sent = {request.messages for request in pens.opened[0].requests}
     stored = {story.messages for story in output(tmp_path).records("story")}
     assert stored <= sent
-    assert all(len(turns) == 3 for turns in stored)
+    assert all(len(turns) == 7 for turns in stored)
 
 
 def test_branching_keeps_one_of_each_opening_and_the_best_of_the_fit(tmp_path: Path, pens: Pens) -> None:

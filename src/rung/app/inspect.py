@@ -154,7 +154,7 @@ def mask(rendered: Rendered, tokenizer: Tokenizer) -> Text:
 
 
 def _mask_panel(record: SftRecord, tokenizer: Tokenizer) -> RenderableType:
-    rendered = Frame.render(tokenizer, record.instruction, record.response)
+    rendered = Frame.render(tokenizer, record.instruction, record.response, earlier=record.earlier_pairs)
     trained = sum(rendered.loss_mask)
     count = f"{len(rendered.token_ids)} tokens, {trained} trained, {rendered.num_prompt_tokens} prompt"
     ids = " ".join(str(t) for t, m in zip(rendered.token_ids, rendered.loss_mask, strict=True) if m)

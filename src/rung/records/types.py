@@ -144,7 +144,8 @@ class SftRecord:
     """An instruction with its response, the strings used, both critiques and the full metadata of its making.
 
     `prompt` is the string that was sent when the response was generated; `training_prompt` and `completion` are what
-    training sees, in the canonical frame.
+    training sees, in the canonical frame. `earlier` are the turns of a conversation before this one (user and assistant
+    in turn); they are read and not trained on, for each answer has a record of its own.
     """
 
     id: str
@@ -162,6 +163,13 @@ class SftRecord:
     source: str = "model"
     rejects: tuple[Mapping[str, Any], ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    earlier: tuple[Message, ...] = ()
+
+    @property
+    def earlier_pairs(self) -> list[tuple[str, str]]:
+        """The turns before as (instruction, response) pairs."""
+        turns = self.earlier
+        return [(turns[n].content, turns[n + 1].content) for n in range(0, len(turns) - 1, 2)]
 
 
 @dataclass(frozen=True, slots=True)

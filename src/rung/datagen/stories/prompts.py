@@ -34,7 +34,9 @@ class PlanSettings(Settings):
     min_features: int = Field(1, ge=0, le=4, description="fewest features asked for")
     max_features: int = Field(2, ge=0, le=4, description="most features asked for")
     templates: tuple[str, ...] = Field((), description="names of templates to use, taking turns; empty: all there are")
-    num_shots: int = Field(1, ge=0, le=4, description="stories shown before the request")
+    num_shots: int = Field(3, ge=0, le=8, description="stories shown before the request")
+    num_shot_sets: int = Field(4, ge=1, le=1000, description="sets of shots; prompts of a set begin alike, which an "
+                               "engine computes once")  # fmt: skip
     length: int = Field(80, ge=10, le=1000, description="words that a story is asked to have")
 
 
@@ -111,9 +113,9 @@ class Planner:
         asked = [word for word in triple if word.kind in own.kinds]
         words = tuple(word.text for word in asked)
         features = self.features.draw(random.randint(own.min_features, own.max_features), random)
-        fit = [shot for shot in self._shots if not set(shot.words) & set(words)]
-        shots = tuple(random.sample(fit, min(own.num_shots, len(fit))))
-        used = self.templates[number % len(self.templates)]
+        drawn = stream(seed, "shots", number % own.num_shot_sets).sample(self._shots, len(self._shots))
+        shots = tuple([shot for shot in drawn if not set(shot.words) & set(words)][: own.num_shots])
+        used = self.templates[number // own.num_shot_sets % len(self.templates)]
         level = max(word.level for word in asked)
         return self.retold(StoryPrompt("", number, words, features, level, shots, used, ()), used)
 

@@ -56,8 +56,10 @@ class Sft(Stage):
         loaded = context.models.load(context.model_source)
         outputs.note("model", model_facts(loaded))
         examples = [
-            Example(record.id, Frame.render(loaded.tokenizer, record.instruction, record.response))
-            for record in records
+            Example(
+                one.id, Frame.render(loaded.tokenizer, one.instruction, one.response, earlier=one.earlier_pairs)
+            )
+            for one in records
         ]
         adapters, loop = room("train.adapters"), room("train.loop")
         made = adapters.prepare(loaded.network, self.settings.adapter, derive(context.seed, "adapter"))

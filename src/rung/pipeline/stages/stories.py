@@ -66,6 +66,7 @@ class StoriesSettings(WritingSettings):
     validators: tuple[str | dict[str, Any], ...] = Field(
         (
             "chatter",
+            "blocked_words",
             "length",
             "ending",
             "loops",

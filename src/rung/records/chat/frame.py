@@ -53,12 +53,20 @@ class Frame:
         return f" {response}{DELIMITER}"
 
     @classmethod
-    def render(cls, tokenizer: Tokenizer, instruction: str, response: str, max_tokens: int = 0) -> Rendered:
+    def render(
+        cls,
+        tokenizer: Tokenizer,
+        instruction: str,
+        response: str,
+        max_tokens: int = 0,
+        earlier: Sequence[tuple[str, str]] = (),
+    ) -> Rendered:
         """Ids and mask of one example; the tokenizer's first end token, when there is one, closes and is trained.
 
-        With `max_tokens` the *end* of the response is cut and `truncated` says so.
+        With `max_tokens` the *end* of the response is cut and `truncated` says so. `earlier` are the pairs of a
+        conversation before this one, which are part of the prompt.
         """
-        prompt_ids = tokenizer.document(cls.prompt(instruction))
+        prompt_ids = tokenizer.document(cls.prompt(instruction, earlier))
         target_ids = [*tokenizer.encode(cls.completion(response)), *tokenizer.end_ids[:1]]
         ids = [*prompt_ids, *target_ids]
         mask = [False] * len(prompt_ids) + [True] * len(target_ids)

@@ -22,7 +22,7 @@ _OPENING = re.compile(
 _ASIDE = re.compile(
     r"\b(?:this story|the story) (?:is (?:about|for)|has|uses|teaches|should|must)\b|\bas an ai\b|\b\d+ words\b|"
     r"\bthe words? [\"'\u201c]|^\s*(?:note|moral|the end of the story|words used|features?)\s*:|"
-    r"\bi hope you\b|\bword count\b",
+    r"\bi hope you\b|\bword count\b|^\s*#+\s*\w",
     re.IGNORECASE | re.MULTILINE,
 )
 
@@ -38,6 +38,7 @@ class Chatter:
         ("Sure! Here is a story about a cat.", "preface"),
         ("**The Cat**\n\nOnce there was a cat.", "preface"),
         ("Once there was a cat. This story teaches us to share.", "aside"),
+        ("Once there was a cat.\n##End###", "aside"),
         ("Once there was a cat.\nUser: another one", "new_prompt"),
     )
 

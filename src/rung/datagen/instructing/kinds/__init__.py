@@ -1,0 +1,1 @@
+"""What an instruction can ask of a text, one kind per file; the registry is this folder."""

@@ -2,6 +2,9 @@
 
 A checkpoint is a folder of safetensors and JSON that appears by one rename; the one before it is removed only after.
 The learning rate, the data order and the random state are functions of (seed, step), so the step stands for them.
+
+Of weights that are split over ranks each rank writes its own part (`rung.train.split_files`); either form is read by
+any number of ranks. Ranks that train together all call these functions, with a folder that all of them see.
 """
 
 from __future__ import annotations
@@ -20,6 +23,9 @@ from torch import Tensor, nn
 from rung.base.errors import DataError, Drift, StorageError
 from rung.base.files import TEMPORARY_SUFFIX, publish, read_json, write_bytes, write_json
 from rung.base.fingerprint import hash_file
+from rung.base.lookup import lookup
+from rung.models.parallel.laid_out import is_split
+from rung.train.ranks import barrier, is_first
 
 __all__ = ["State", "TrainState", "load_best", "load_checkpoint", "load_state", "save_best", "save_checkpoint"]
 
@@ -56,7 +62,7 @@ class TrainState(State):
 
 
 def save_checkpoint(
-    scratch: Path, state: State, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
+    scratch: Path, state: State, parameters: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
 ) -> Path:
     """Write one checkpoint, whole or not at all, then remove older ones and best weights that nothing names any more.
 
@@ -65,29 +71,30 @@ def save_checkpoint(
     """
     final = scratch / f"checkpoint-{state.step:08d}"
     temporary = final.with_name(final.name + TEMPORARY_SUFFIX)
-    _clear(temporary)
+    if is_first():
+        _make_room(temporary, scratch)
+    barrier()
     try:
-        temporary.mkdir(parents=True)
-    except OSError as error:
-        raise StorageError(f"cannot write a checkpoint: {error.strerror}", place=str(scratch)) from error
-    try:
-        write_bytes(temporary / _WEIGHTS, _bytes(parameters))
-        write_bytes(temporary / _OPTIMIZER, _bytes(_moments(parameters, optimizer)))
-        hashes = {name: hash_file(temporary / name) for name in (_WEIGHTS, _OPTIMIZER)}
-        write_json(temporary / _STATE, replace(state, hashes=hashes))
-        _clear(final)
-        publish(temporary, final)
+        hashes = _write(temporary, parameters, optimizer)
+        if is_first():
+            write_json(temporary / _STATE, replace(state, hashes=hashes))
+            _clear(final)
+            publish(temporary, final)
     except StorageError:
-        _clear(temporary)
+        if is_first():
+            _clear(temporary)
         raise
-    for old in [*scratch.glob("checkpoint-*"), *scratch.glob("best-*")]:
-        if old.name not in (final.name, _best_name(state.best_step)):
-            _clear(old)
+    if is_first():
+        kept = (final.name, _best_name(state.best_step))
+        for old in [*scratch.glob("checkpoint-*"), *scratch.glob("best-*")]:
+            if old.name not in kept:
+                _clear(old)
+    barrier()
     return final
 
 
 def load_checkpoint(
-    scratch: Path, identity: str, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
+    scratch: Path, identity: str, parameters: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
 ) -> TrainState | None:
     """`load_state` of a run on fixed data."""
     return load_state(scratch, identity, parameters, optimizer, _state)
@@ -96,7 +103,7 @@ def load_checkpoint(
 def load_state(
     scratch: Path,
     identity: str,
-    parameters: Mapping[str, nn.Parameter],
+    parameters: Mapping[str, Tensor],
     optimizer: torch.optim.Optimizer,
     read: Callable[[dict[str, Any]], S],
 ) -> S | None:
@@ -113,8 +120,8 @@ def load_state(
     folder = names[-1]
     try:
         state = read(read_json(folder / _STATE))
-        tensors = {name: safetensors.torch.load_file(folder / name) for name in (_WEIGHTS, _OPTIMIZER)}
         damaged = [name for name, digest in state.hashes.items() if hash_file(folder / name) != digest]
+        tensors = {} if damaged else {name: _read(folder / name, parameters) for name in (_WEIGHTS, _OPTIMIZER)}
     except (OSError, ValueError, TypeError, KeyError, safetensors.SafetensorError) as error:
         raise DataError(
             f"cannot read the checkpoint: {error}", place=str(folder), hint="remove it to start over"
@@ -130,12 +137,17 @@ def load_state(
     return state
 
 
-def save_best(scratch: Path, step: int, parameters: Mapping[str, nn.Parameter]) -> None:
+def save_best(scratch: Path, step: int, parameters: Mapping[str, Tensor]) -> None:
     """Keep the weights of `step` until a checkpoint names a better one."""
-    write_bytes(scratch / _best_name(step), _bytes(parameters))
+    path = scratch / _best_name(step)
+    if _split(parameters):
+        _parts(path).write(parameters)
+    elif is_first():
+        write_bytes(path, _bytes(parameters))
+    barrier()
 
 
-def load_best(scratch: Path, step: int, parameters: Mapping[str, nn.Parameter]) -> None:
+def load_best(scratch: Path, step: int, parameters: Mapping[str, Tensor]) -> None:
     """Put the weights that `save_best` kept back.
 
     Raises:
@@ -143,10 +155,49 @@ def load_best(scratch: Path, step: int, parameters: Mapping[str, nn.Parameter]) 
     """
     path = scratch / _best_name(step)
     try:
-        tensors = safetensors.torch.load_file(path)
+        tensors = _read(path, parameters)
     except (OSError, safetensors.SafetensorError) as error:
         raise DataError(f"cannot read the best weights: {error}", place=str(path)) from error
     _fill(parameters, tensors, path)
+
+
+def _make_room(temporary: Path, scratch: Path) -> None:
+    _clear(temporary)
+    try:
+        temporary.mkdir(parents=True)
+    except OSError as error:
+        raise StorageError(f"cannot write a checkpoint: {error.strerror}", place=str(scratch)) from error
+
+
+def _write(folder: Path, parameters: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> dict[str, str]:
+    """Weights and moments, whole or in parts; returns the hashes of all files."""
+    written = {_WEIGHTS: dict(parameters), _OPTIMIZER: _moments(parameters, optimizer)}
+    if _split(parameters):
+        return {
+            f"{name}/{file}": digest
+            for name, tensors in written.items()
+            for file, digest in _parts(folder / name).write(tensors).items()
+        }
+    if is_first():
+        for name, tensors in written.items():
+            write_bytes(folder / name, _bytes(tensors))
+    return {name: hash_file(folder / name) for name in written} if is_first() else {}
+
+
+def _read(path: Path, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors by name, split as the parameters are."""
+    if not path.is_dir() and not _split(parameters):
+        return safetensors.torch.load_file(path)
+    return dict(_parts(path).read(lambda key: parameters.get(key.rpartition("|")[0] or key)))
+
+
+def _split(parameters: Mapping[str, nn.Parameter]) -> bool:
+    return any(is_split(parameter) for parameter in parameters.values())
+
+
+def _parts(path: Path) -> Any:
+    """Loaded by name: torch's distributed checkpoint takes long to import."""
+    return lookup("train", "split_files")(path)
 
 
 def _best_name(step: int) -> str:
@@ -157,7 +208,7 @@ def _bytes(tensors: Mapping[str, Tensor]) -> bytes:
     return safetensors.torch.save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
 
 
-def _moments(parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def _moments(parameters: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimizer's tensors under `parameter name|what`."""
     return {
         f"{name}|{key}": value
@@ -167,9 +218,7 @@ def _moments(parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Opti
     }
 
 
-def _restore(
-    parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer, saved: dict[str, Tensor]
-) -> None:
+def _restore(parameters: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, saved: dict[str, Tensor]) -> None:
     optimizer.state.clear()
     for key, tensor in saved.items():
         name, _, what = key.rpartition("|")
@@ -178,7 +227,7 @@ def _restore(
         optimizer.state[parameter][what] = tensor.to(device)
 
 
-def _fill(parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor], place: Path) -> None:
+def _fill(parameters: Mapping[str, Tensor], tensors: Mapping[str, Tensor], place: Path) -> None:
     if parameters.keys() != tensors.keys():
         raise DataError("the saved weights are of other parameters", place=str(place))
     with torch.no_grad():

@@ -18,6 +18,7 @@ from rung.base.fingerprint import content_hash
 from rung.base.lookup import part
 from rung.base.seeds import derive
 from rung.models.network import Network
+from rung.models.parallel.laid_out import laid_out
 from rung.records.packing import (
     DataReport,
     Example,
@@ -31,6 +32,7 @@ from rung.records.packing import (
 from rung.records.tokenizer import Tokenizer
 from rung.train.adapters import trainable
 from rung.train.checkpoint import TrainState, load_best, load_checkpoint, save_best, save_checkpoint
+from rung.train.ranks import agreed, own_stream
 from rung.train.schedules import learning_rate_factor
 from rung.train.settings import SftSettings
 from rung.train.step import StepReport, evaluate, train_step
@@ -122,7 +124,8 @@ def run(
     scratch: Path,
     on_step: Callable[[int], None],
 ) -> TrainResult:
-    """`train` for any material.
+    """`train` for any material. With `settings.devices` every rank of the job calls this, with the same arguments but
+    for `on_step`: what one rank's raises ends them all, after a checkpoint that all write.
 
     Raises:
         DataError: a damaged checkpoint.
@@ -130,9 +133,10 @@ def run(
         ModelError: nothing to train, or training diverged.
     """
     _announce(material.report, events)
-    going = _Run(network, material, settings, events, scratch)
-    start = going.state.step
-    going.go(on_step)
+    with laid_out(network, settings.devices) as placement:
+        going = _Run(network, material, settings, events, scratch)
+        start = going.state.step
+        going.go(agreed(on_step, placement))
     return going.result(start)
 
 
@@ -181,7 +185,7 @@ class _Texts:
 
 
 class _Run:
-    """A run in progress; its whole memory is `state`, the parameters and the optimizer."""
+    """A run in progress; its whole memory is `state`, what is `kept` (parameters, balance) and the optimizer."""
 
     def __init__(
         self, network: Network, material: Material, settings: SftSettings, events: Events, scratch: Path
@@ -197,7 +201,8 @@ class _Run:
         self.num_steps = per_epoch * settings.epochs
         self.num_warmup_steps = round(settings.warmup_fraction * self.num_steps)
         identity = self._identity()
-        self.state = load_checkpoint(scratch, identity, self.parameters, self.optimizer) or TrainState(identity)
+        self.kept = {**self.parameters, **({} if network.balance is None else network.balance.state)}
+        self.state = load_checkpoint(scratch, identity, self.kept, self.optimizer) or TrainState(identity)
         self.saved_step = self.state.step
 
     def go(self, on_step: Callable[[int], None]) -> None:
@@ -216,7 +221,7 @@ class _Run:
                 raise
         self._checkpoint()
         if self.settings.patience and self.state.best_step >= 0:
-            load_best(self.scratch, self.state.best_step, self.parameters)
+            load_best(self.scratch, self.state.best_step, self.kept)
         self.network.eval()
 
     def result(self, resumed_from: int) -> TrainResult:
@@ -242,7 +247,7 @@ class _Run:
         factor = learning_rate_factor(settings.schedule, step, self.num_steps, self.num_warmup_steps)
         # Dropout draws from a state that depends on the step alone: a resumed run needs no saved generator.
         with torch.random.fork_rng():
-            torch.manual_seed(derive(settings.seed, "dropout", step))
+            torch.manual_seed(derive(settings.seed, "dropout", step, *own_stream(self.network)))
             report = train_step(
                 self.network,
                 self.optimizer,
@@ -269,6 +274,8 @@ class _Run:
         self.events.metric(f"{name}/learning_rate", report.learning_rate, step)
         self.events.metric(f"{name}/gradient_norm", report.grad_norm, step)
         self.events.metric(f"{name}/trained_tokens_per_second", report.num_targets / report.seconds, step)
+        for figure, value in report.figures.items():
+            self.events.metric(f"{name}/{figure}", value, step)
         self.events.progress(name, step, self.num_steps, "steps")
 
     def _maybe_evaluate(self) -> None:
@@ -286,7 +293,7 @@ class _Run:
         better = state.best_loss is None or loss < state.best_loss
         waited = 0 if better else state.num_evaluations_since_best + 1
         if better and self.settings.patience:
-            save_best(self.scratch, state.step, self.parameters)
+            save_best(self.scratch, state.step, self.kept)
         self.state = replace(
             state,
             validation=(*state.validation, (state.step, loss)),
@@ -307,12 +314,12 @@ class _Run:
 
     def _checkpoint(self) -> None:
         if self.saved_step != self.state.step:
-            save_checkpoint(self.scratch, self.state, self.parameters, self.optimizer)
+            save_checkpoint(self.scratch, self.state, self.kept, self.optimizer)
             self.saved_step = self.state.step
 
     def _identity(self) -> str:
-        """Hash of what is trained on what. The interval between checkpoints may change; it alters no weight."""
-        settings = self.settings.model_dump(mode="json", exclude={"checkpoint_interval"})
+        """Hash of what is trained on what. The interval between checkpoints and the devices may change."""
+        settings = self.settings.model_dump(mode="json", exclude={"checkpoint_interval", "devices"})
         shapes = {name: [list(p.shape), str(p.dtype)] for name, p in self.parameters.items()}
         return content_hash({"settings": settings, "data": self.material.content, "parameters": shapes})
 

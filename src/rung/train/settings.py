@@ -8,6 +8,7 @@ import pydantic
 
 from rung.base.lookup import known
 from rung.base.settings import Field, Settings
+from rung.models.parallel.layout import Layout
 
 __all__ = ["AdapterSettings", "PreferenceSettings", "RewardSettings", "SftSettings", "StackSettings"]
 
@@ -60,6 +61,7 @@ class SftSettings(Settings):
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of the forward pass; weights keep theirs")
     optimizer: Part = Field("adamw", description="a part of train/optim")
     objective: Part = Field("cross_entropy", description="a part of train/objectives")
+    devices: Layout = Field(Layout(), description="how many ranks train together, and what each has a share of")
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> SftSettings:

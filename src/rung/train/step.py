@@ -9,21 +9,22 @@ Legend: B row, T token, D width, N target, P pair, C answer, K output, U unit th
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol, cast
 
 import torch
 from torch import Tensor
 
 from rung.models.head import head_outputs
-from rung.models.layers.attend import PackedAttend
 from rung.models.network import Network
+from rung.models.parallel.laid_out import placement_of, synchronising
 from rung.records.packing import PackedRow
-from rung.train.normalise import global_sum, global_weight, loss_divisor
+from rung.train.normalise import global_sum, global_total, global_weight, loss_divisor
 from rung.train.output_loss import OutputLoss, target_logprobs
 from rung.train.pairs import PairLogprobs, PairObjective, PairRow, sums_of
 from rung.train.reward_rows import RewardObjective, RewardRow, labels_of
+from rung.train.shares import attend_of, own_rows
 from rung.train.update import Precision, in_precision, update_weights, without_dropout
 
 __all__ = [
@@ -54,7 +55,8 @@ class Objective(Protocol):
 @dataclass(frozen=True, slots=True)
 class StepReport:
     """What a step did. `loss` is the objective per trained token (nats) or per pair, before the update; `grad_norm` is
-    the global 2-norm before clipping; `num_targets` carried loss among the `num_tokens` that were read."""
+    the global 2-norm before clipping; `num_targets` carried loss among the `num_tokens` that were read. `figures` are
+    what the network's balance says of the step, over all ranks."""
 
     loss: float
     num_targets: int
@@ -62,6 +64,7 @@ class StepReport:
     grad_norm: float
     learning_rate: float
     seconds: float
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 def train_step(
@@ -91,6 +94,7 @@ def train_step(
         grad_norm=norm,
         learning_rate=learning_rate,
         seconds=time.perf_counter() - start,
+        figures={} if network.balance is None else network.balance.settle(global_total),
     )
 
 
@@ -104,17 +108,23 @@ def accumulate(
     (per pair, for rows of pairs).
 
     The divisor is the global weight of what counts, known before the first backward, so the gradient does not
-    depend on how the examples were split into rows.
+    depend on how the examples were split into rows, nor on how many ranks read them. Every rank is given all rows of
+    the step and takes its share. What the network's balance adds to it is per token that was read, and no part of what
+    is returned.
     """
     device = network.output_weight.device
-    weights = [_weights(row, objective).to(device) for row in rows]
-    total = global_weight((float(w.sum(dtype=torch.float64)) for w in weights), device)
+    weighted = _weighted(network, rows, objective)
+    total = global_weight((float(weights_U.sum(dtype=torch.float64)) for _, weights_U, _ in weighted), device)
+    num_read = global_sum((len(row.token_ids) * counts for row, _, counts in weighted), device)
     divisor, summed = loss_divisor(total), 0.0
-    for row, weights_U in zip(rows, weights, strict=True):
-        if len(weights_U):
+    for number, (row, weights_U, counts) in enumerate(weighted, 1):
+        with synchronising(network, last=number == len(weighted)):
             loss = _loss(network, row, weights_U, objective, precision)
-            (loss / divisor).backward()  # type: ignore[no-untyped-call]
-            summed += float(loss.detach())
+            owed = loss / divisor
+            if network.balance is not None:
+                owed = owed + network.balance.take_loss(counts) / loss_divisor(num_read)
+            owed.backward()  # type: ignore[no-untyped-call]
+        summed += float(loss.detach())
     return global_sum([summed], device) / total
 
 
@@ -129,8 +139,7 @@ def evaluate(
     device = network.output_weight.device
     with without_dropout(network):
         summed, total = 0.0, 0.0
-        for row in rows:
-            weights_U = _weights(row, objective).to(device)
+        for row, weights_U, _ in _weighted(network, rows, objective):
             summed += float(_loss(network, row, weights_U, objective, precision))
             total += float(weights_U.sum())
     return global_sum([summed], device) / global_weight([total], device)
@@ -157,6 +166,17 @@ def hidden_at_ends(network: Network, row: RewardRow, precision: Precision = "flo
         return _targets(network, row, precision)[0]
 
 
+def _weighted(
+    network: Network, rows: Sequence[PackedRow], objective: Objective | PairObjective | RewardObjective
+) -> list[tuple[PackedRow, Tensor, bool]]:
+    """What this rank reads, with how much each of its units counts, and whether any of it does. On one device rows
+    that hold none are left out; ranks compute in step, so there they are read all the same."""
+    device, placement = network.output_weight.device, placement_of(network)
+    shares = own_rows(rows, placement)
+    weighted = [(row, _weights(row, objective).to(device) * counts, counts) for row, counts in shares]
+    return [share for share in weighted if len(share[1]) or placement is not None]
+
+
 def _weights(row: PackedRow, objective: Objective | PairObjective | RewardObjective) -> Tensor:
     """How much each target of a row counts; for a row of pairs, each pair; for a row of answers, each label or pair."""
     if isinstance(row, RewardRow):
@@ -181,6 +201,9 @@ def _loss(
         pairs = _pair_logprobs(network, row, precision)
         return (cast("PairObjective", objective).pair_losses(pairs).losses * weights_U).sum()
     hidden_ND, targets_N = _targets(network, row, precision)
+    if not len(targets_N):
+        # Of every weight, so that a rank without a target sends as many gradients as the others.
+        return (hidden_ND.sum() + network.output_weight[:1].sum()) * 0.0
     loss = cast("Objective", objective)
     return loss(hidden_ND, network.output_weight, targets_N, weights_U, softcap=network.softcap).total
 
@@ -196,7 +219,7 @@ def _targets(network: Network, row: PackedRow, precision: Precision) -> tuple[Te
     device = network.output_weight.device
     token_ids_BT, positions_BT = (torch.from_numpy(x).to(device)[None] for x in (row.token_ids, row.positions))
     with in_precision(device, precision):
-        hidden_BTD = network.hidden(token_ids_BT, positions_BT, PackedAttend([row.lengths]))
+        hidden_BTD = network.hidden(token_ids_BT, positions_BT, attend_of(row))
     # Only targets meet the output projection: with a large vocabulary it costs more than the whole body.
     hidden_ND = hidden_BTD[0].index_select(0, torch.from_numpy(row.sources).to(device))
     return hidden_ND, torch.from_numpy(row.targets).to(device)

@@ -12,6 +12,7 @@ from torch import nn
 
 from rung.base.errors import ModelError
 from rung.models.network import Network
+from rung.models.parallel.laid_out import whole
 
 __all__ = ["Precision", "in_precision", "update_weights", "without_dropout"]
 
@@ -25,7 +26,7 @@ def update_weights(optimizer: torch.optim.Optimizer, loss: float, *, learning_ra
         ModelError: the loss or the gradient is not finite; the weights are left as they were.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    norm = float(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+    norm = float(whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])))
     if not (math.isfinite(loss) and math.isfinite(norm)):
         optimizer.zero_grad(set_to_none=True)
         raise ModelError(

@@ -1,11 +1,12 @@
 """What the tests of the ring run in each process: cases against full attention, on rings of 1, 2 and 4 of the ranks.
 
-`python ring_ranks.py RANK SIZE STORE` prints one JSON object: of each case, the largest gaps to the reference.
+`python ring_ranks.py SIZE STORE` imports once, forks the ranks and prints one JSON object: of each rank what it found.
 """
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import sys
 import time
 from collections.abc import Sequence
@@ -175,8 +176,16 @@ def main(rank: int, size: int, store: str) -> None:
     dist.all_gather_object(everyone, found)
     if rank == 0:
         sys.stdout.write(json.dumps(everyone) + "\n")
+        sys.stdout.flush()
     dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+    context = multiprocessing.get_context("fork")
+    num_ranks = int(sys.argv[1])
+    ranks = [context.Process(target=main, args=(rank, num_ranks, sys.argv[2])) for rank in range(num_ranks)]
+    for one in ranks:
+        one.start()
+    for one in ranks:
+        one.join()
+    sys.exit(any(one.exitcode for one in ranks))

@@ -30,18 +30,10 @@ def found(tmp_path_factory) -> list[dict]:
     store = tmp_path_factory.mktemp("ring") / "store"
     script = Path(__file__).with_name("ring_ranks.py")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(rank), str(NUM_RANKS), str(store)],
-            stdout=subprocess.PIPE,
-            env=environment,
-            text=True,
-        )
-        for rank in range(NUM_RANKS)
-    ]
-    said = [rank.communicate(timeout=180)[0] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0] * NUM_RANKS
-    answer: list[dict] = json.loads(said[0].splitlines()[-1])
+    command = [sys.executable, str(script), str(NUM_RANKS), str(store)]
+    done = subprocess.run(command, capture_output=True, env=environment, text=True, timeout=180, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    answer: list[dict] = json.loads(done.stdout)
     return answer
 
 

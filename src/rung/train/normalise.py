@@ -10,10 +10,11 @@ from collections.abc import Iterable
 
 import torch
 import torch.distributed
+from torch import Tensor
 
 from rung.base.errors import DataError
 
-__all__ = ["global_sum", "global_weight", "loss_divisor"]
+__all__ = ["global_sum", "global_total", "global_weight", "loss_divisor"]
 
 
 def global_sum(local: Iterable[float], device: torch.device | None = None) -> float:
@@ -22,6 +23,13 @@ def global_sum(local: Iterable[float], device: torch.device | None = None) -> fl
     if _distributed():
         torch.distributed.all_reduce(total)
     return float(total)
+
+
+def global_total(local: Tensor) -> Tensor:
+    """Every entry's sum over ranks; the tensor itself is changed."""
+    if _distributed():
+        torch.distributed.all_reduce(local)
+    return local
 
 
 def global_weight(local_weights: Iterable[float], device: torch.device | None = None) -> float:

@@ -6,11 +6,14 @@ Statistics and the report are loaded by name once a run has ended: a typo in a r
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import typer
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -26,6 +29,7 @@ from rung.engine.opening import open_completer
 from rung.models.cache import Cache
 from rung.models.found import find
 from rung.pipeline.plan import Plan, PlannedStage, plan
+from rung.pipeline.ranks import Together, demand_ranks, num_ranks_of
 from rung.pipeline.rates import Rates
 from rung.pipeline.recipe import Recipe, load
 from rung.pipeline.runner import Options, RunResult, run
@@ -61,14 +65,39 @@ def run_recipe(path: Path, choices: Choices, out: Console, notes: Console) -> Ru
 def run_loaded(recipe: Recipe, choices: Choices, out: Console, notes: Console) -> RunResult:
     """`run_recipe` for a recipe that is resolved already.
 
+    One that trains on several ranks is run by as many processes: those that `torchrun` started, of which the first
+    does what is done here and the others follow it, or ones that are started now.
+
     Raises:
         RungError: the named ending of the run, after everything that is finished has been shown.
+        Exit: the ranks have done it all, or this is one that has followed.
     """
+    if not _in_job():
+        wanted = max(num_ranks_of(spec.stage) for spec in recipe.stages)
+        if wanted > 1:
+            raise typer.Exit(lookup("app", "launch")(wanted, sys.argv[1:]))
+        return _run_here(recipe, choices, (out, notes), None)
+    ranks = lookup("app", "ranks")()
+    if ranks.rank:
+        ranks.follow()
+        raise typer.Exit
+    try:
+        demand_ranks(recipe, ranks.num_ranks)
+        return _run_here(recipe, choices, (out, notes), ranks)
+    finally:
+        ranks.dismiss()
+
+
+def _run_here(
+    recipe: Recipe, choices: Choices, consoles: tuple[Console, Console], together: Together | None
+) -> RunResult:
+    out, notes = consoles
     folder = choices.runs / recipe.run
     models = LateModels()
     sinks = _sinks(folder, choices, notes)
     try:
-        result = run(recipe, choices.runs, models, _options(choices, models, tuple(sinks)))
+        options = replace(_options(choices, models, tuple(sinks)), together=together)
+        result = run(recipe, choices.runs, models, options)
     finally:
         for sink in sinks:
             sink.close()
@@ -76,6 +105,11 @@ def run_loaded(recipe: Recipe, choices: Choices, out: Console, notes: Console) -
     if result.error is not None:
         raise result.error
     return result
+
+
+def _in_job() -> bool:
+    """Whether `torchrun` started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def plan_recipe(path: Path, choices: Choices) -> Plan:

@@ -16,6 +16,7 @@ from rung.pipeline.identity import MODEL_INPUT, content_of
 from rung.pipeline.job import Job
 from rung.pipeline.ledger import Entry, seal_of, utc_now
 from rung.pipeline.outputs import StageOutputs, begun_identity
+from rung.pipeline.ranks import joined
 from rung.pipeline.recipe import StageSpec
 from rung.pipeline.replace import begun_again, discard_replaced, set_aside
 from rung.pipeline.session import Session, storage_named
@@ -151,7 +152,9 @@ def _run_and_close(session: Session, spec: StageSpec, outputs: StageOutputs, bud
     identity, bypasses = session.identities[spec.name], _bypasses(session, spec)
     expected = stage_estimate(spec, inputs, identity, session.options.rates, session.recipe.terms)
     budget.poll()
-    spec.stage.run(_context(session, spec, outputs, budget, events), inputs, outputs)
+    context = _context(session, spec, outputs, budget, events)
+    with joined(session.options.together, spec.stage, context):
+        spec.stage.run(context, inputs, outputs)
     draft = _draft(session, spec, outputs, started, bypasses)
     figures, verdict = recompute(spec.stage, Opened(session.folder / spec.name, draft), spec.name)
     spent = session.ledger.spent(spec.name, identity.fingerprint) + budget.settle()

@@ -14,6 +14,7 @@ from rung.base.fingerprint import Code, code
 from rung.pipeline.identity import Identity
 from rung.pipeline.interrupt import StopRequest
 from rung.pipeline.ledger import Ledger
+from rung.pipeline.ranks import Together
 from rung.pipeline.rates import Rates
 from rung.pipeline.recipe import Recipe
 from rung.pipeline.review.reviewer import OpenCompleter
@@ -33,6 +34,7 @@ class Options:
     `environment` adds to what rung can see without torch. `code` stands in for rung's own provenance. `rates` are what
     estimates rest on. `open_completer` opens models for reviewers that are models. `shards` names stages of which only
     these shards are to be made here. `worker_models` is the `module:Class` that keeps the models of a worker process.
+    `together` are the ranks that this process is the first of.
     """
 
     rebuild: frozenset[str] = frozenset()
@@ -46,6 +48,7 @@ class Options:
     open_completer: OpenCompleter | None = None
     shards: Mapping[str, frozenset[int]] = field(default_factory=dict)
     worker_models: str = ""
+    together: Together | None = None
 
 
 @dataclass(frozen=True)

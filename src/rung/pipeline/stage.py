@@ -219,7 +219,10 @@ class Stage(ABC):
 
     def known_by(self) -> KnownBy:
         """What goes into the output's fingerprint: all settings, but for those that only say who does the work."""
-        return KnownBy(plain(self.settings))
+        values = plain(self.settings)
+        if isinstance(training := values.get("training"), dict):
+            values["training"] = {key: value for key, value in training.items() if key != "devices"}
+        return KnownBy(values)
 
     def estimate(self, inputs: Mapping[str, Opened]) -> Estimate:
         """Expected cost, from the inputs that are finished already and this machine's measured rates."""

@@ -97,7 +97,7 @@ def test_the_head_in_chunks_equals_the_whole() -> None:
     penalty = torch.full((6,), 1.7)
     with torch.inference_mode():
         penalties = Penalties(seen, penalty)
-        needs = Needs(totals=True, entropies=True, inverse_temperature=torch.full((6, 1), 1.3), penalties=penalties)
+        needs = Needs(totals=True, entropies=True, times=torch.full((6,), 1.3), penalties=penalties)
         found = Head(network, 64).run(hidden, needs)
     spread = logits.log_softmax(-1)
     lowered = logits.clone()

@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rung.engine.cache import BLOCK, Cache, padded
+from rung.models.native.kernels import Kernels, Looks, kernels
 
 __all__ = ["LINE", "LONE_ROWS", "QUERY_ROWS", "DecodeAttend", "Place"]
 
@@ -54,29 +55,25 @@ class DecodeAttend:
     """
 
     def __init__(self, own: Cache, prefixes: Cache, places: Sequence[Place], minimum: int = 0) -> None:
-        self._own, num_kv_heads = own, own.keys[0].shape[1]
-        at = torch.tensor([[p.slot, p.position] for p in places], device=own.keys[0].device)
-        heads = at[:, :1] * num_kv_heads + torch.arange(num_kv_heads, device=at.device)
-        self._written = (heads * own.capacity + at[:, 1:]).reshape(-1)
+        self._own = own
         ahead = [_Row(row, p.slot, p.position, p.position) for row, p in enumerate(places)]
         before = [
             _Row(row, p.prefix, p.num_before - 1, p.num_before + p.position)
             for row, p in enumerate(places)
             if p.num_before
         ]
-        self._ahead = _Part(own, ahead, len(places), minimum)
+        ours = kernels() if Kernels.can_attend(own.keys[0]) else None
+        self._ahead = _Compiled(own, places, ours) if ours else _Plain(own, places, ahead, minimum)
         self._before = _Part(prefixes, before, len(places), minimum)
 
     def __call__(
         self, layer: int, query_BTHd: Tensor, key_BTKd: Tensor, value_BTKd: Tensor, *, scale: float, window: int
     ) -> Tensor:
         """Attention output [R, 1, H, d]; see `rung.models.network.Attend`."""
-        width = key_BTKd.shape[-1]
         for held, new in ((self._own.keys[layer], key_BTKd), (self._own.values[layer], value_BTKd)):
-            held.view(-1, width).index_copy_(0, self._written, new.reshape(-1, width))
+            self._ahead.put(held, new[:, 0])
         look = _Look(layer, query_BTHd[:, 0], scale, window)
         ahead, before = self._ahead.see(look), self._before.see(look)
-        assert ahead is not None  # a token sees itself
         seen = ahead.seen
         if before is not None:
             # exactly `seen` where the weight of the prompt is zero
@@ -119,6 +116,49 @@ class _Back:
 
     places: Tensor
     whole: bool
+
+
+class _Plain:
+    """The own parts by torch's kernels."""
+
+    def __init__(self, cache: Cache, places: Sequence[Place], rows: Sequence[_Row], minimum: int) -> None:
+        at = torch.tensor([[p.slot, p.position] for p in places], device=cache.device)
+        heads = at[:, :1] * cache.num_kv_heads + torch.arange(cache.num_kv_heads, device=at.device)
+        self._written = (heads * cache.capacity + at[:, 1:]).reshape(-1)
+        self._part = _Part(cache, rows, len(places), minimum)
+
+    def put(self, held: Tensor, new_RKd: Tensor) -> None:
+        """Write every row's new keys or values at its position."""
+        held.view(-1, held.shape[-1]).index_copy_(0, self._written, new_RKd.reshape(-1, held.shape[-1]))
+
+    def see(self, look: _Look) -> _Seen:
+        """What every head of every row sees, [R * H] rows."""
+        seen = self._part.see(look)
+        assert seen is not None  # a token sees itself
+        return seen
+
+
+class _Compiled:
+    """The own parts by the compiled kernels: a row reads what is its own, and nothing beyond."""
+
+    def __init__(self, cache: Cache, places: Sequence[Place], ours: Kernels) -> None:
+        self._cache, self._ours = cache, ours
+        self._slots = torch.tensor([place.slot for place in places])
+        self._last = torch.tensor([place.position for place in places])
+        self._looks: dict[int, Looks] = {}
+
+    def put(self, held: Tensor, new_RKd: Tensor) -> None:
+        """Write every row's new keys or values at its position."""
+        self._ours.put(new_RKd, held, self._slots, self._last)
+
+    def see(self, look: _Look) -> _Seen:
+        """What every head of every row sees, [R * H] rows."""
+        if look.window not in self._looks:
+            first = (self._last - look.window + 1).clamp_(min=0) if look.window else torch.zeros_like(self._last)
+            self._looks[look.window] = Looks(self._slots, first, self._last)
+        keys, values = self._cache.keys[look.layer], self._cache.values[look.layer]
+        seen, total = self._ours.attend(look.queries, keys, values, self._looks[look.window], look.scale)
+        return _Seen(seen.view(-1, seen.shape[-1]), total.view(-1))
 
 
 class _Part:

@@ -25,6 +25,7 @@ from rung.engine.settings import EngineSettings
 from rung.engine.store import Alone, Store
 from rung.engine.whole import Whole
 from rung.models.families.fallback import Fallback
+from rung.models.native.kernels import reason
 from rung.models.network import Network
 from rung.records.contracts import Capabilities, Completion, Request, Scored
 from rung.records.tokenizer import Tokenizer
@@ -240,6 +241,8 @@ class Engine:
     def _counts(self) -> tuple[int, ...]:
         """Numbers of rows that give the same bits, ascending, up to the first that holds all slots, or `COMMON`."""
         if self.invariance is None:
+            if self._forward.device.type == "cpu" and reason():
+                self._events.degraded("compiled kernels", f"torch's own are used, which are slower: {reason()}")
             self.invariance = invariance(self._forward, self._head, candidate_counts(self.settings.num_slots))
             if not self.invariance.exact:
                 self._events.degraded(

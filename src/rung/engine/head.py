@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from rung.engine.sampling.penalty import Penalties
+from rung.engine.totals import totals
+from rung.models.layers.projection import product
 from rung.models.network import Network
 
 __all__ = ["Head", "Needs", "Outcome"]
@@ -23,14 +25,14 @@ __all__ = ["Head", "Needs", "Outcome"]
 class Needs:
     """What a pass must find out besides the logits.
 
-    `best` for the arg-max; `totals` and `entropies` of the unmodified model; `inverse_temperature` [N, 1] (None: not
-    needed) for the total of the tempered and penalised distribution.
+    `best` for the arg-max; `totals` and `entropies` of the unmodified model; `times` [N], the inverse temperatures
+    (None: not needed), for the total of the tempered and penalised distribution.
     """
 
     best: bool = True
     totals: bool = False
     entropies: bool = False
-    inverse_temperature: Tensor | None = None
+    times: Tensor | None = None
     penalties: Penalties | None = None
 
 
@@ -47,34 +49,6 @@ class Outcome:
     total: Tensor | None
     entropy: Tensor | None
     sampling_total: Tensor | None
-
-
-class _Running:
-    """Log-sum-exp over chunks, and the probability-weighted sum of logits for the entropy."""
-
-    def __init__(self, num_rows: int, device: torch.device, weighted: bool) -> None:
-        self.highest = torch.full((num_rows, 1), -torch.inf, device=device)
-        self.sum = torch.zeros((num_rows, 1), device=device)
-        self.weighted = torch.zeros((num_rows, 1), device=device) if weighted else None
-
-    def add(self, chunk_NC: Tensor, scratch_NC: Tensor) -> None:
-        """Take the next chunk of logits; `scratch_NC` is overwritten."""
-        highest = torch.maximum(self.highest, chunk_NC.amax(1, keepdim=True))
-        shrink = (self.highest - highest).exp_()
-        torch.sub(chunk_NC, highest, out=scratch_NC).exp_()
-        self.sum = self.sum * shrink + scratch_NC.sum(1, keepdim=True)
-        if self.weighted is not None:
-            self.weighted = self.weighted * shrink + scratch_NC.mul_(chunk_NC).sum(1, keepdim=True)
-        self.highest = highest
-
-    def total(self) -> Tensor:
-        """Log-sum-exp per row, [N]."""
-        return (self.highest + self.sum.log())[:, 0]
-
-    def entropy(self) -> Tensor:
-        """Entropy per row in nats, [N]: log-sum-exp minus the mean logit."""
-        assert self.weighted is not None
-        return (self.total() - (self.weighted / self.sum)[:, 0]).clamp_(min=0.0)
 
 
 class Head:
@@ -97,39 +71,37 @@ class Head:
         device = hidden_ND.device
         self._prepare(num_rows, size, device)
         logits_NV = self._logits[:num_rows]
-        raw = _Running(num_rows, device, needs.entropies) if needs.totals or needs.entropies else None
-        tempered = _Running(num_rows, device, False) if needs.inverse_temperature is not None else None
-        highest = torch.full((num_rows,), -torch.inf, device=device)
-        best = torch.zeros((num_rows,), dtype=torch.long, device=device)
+        wants_raw = needs.totals or needs.entropies
+        raw = totals(num_rows, device, entropy=needs.entropies) if wants_raw else None
+        # the largest is that of penalised logits
+        last = (
+            totals(num_rows, device, times=needs.times, best=needs.best)
+            if needs.best or needs.times is not None
+            else None
+        )
         for start in range(0, size, self.chunk):
             chunk = logits_NV[:, start : start + self.chunk]
             scratch = self._scratch[:num_rows, : chunk.shape[1]]
             self._project(hidden_ND, weight_VD[start : start + self.chunk], chunk)
             if raw is not None:
-                raw.add(chunk, scratch)
+                raw.add(chunk, scratch, start)
             if needs.penalties is not None:
                 needs.penalties.apply(chunk, start)
-            if tempered is not None and needs.inverse_temperature is not None:
-                # a second buffer would fall out of the cache; the tempered chunk is cheap to make twice
-                tempered.add(chunk * needs.inverse_temperature, scratch)
-            if needs.best:
-                value, index = chunk.max(1)
-                better = value > highest
-                highest = torch.where(better, value, highest)
-                best = torch.where(better, index + start, best)
+            if last is not None:
+                last.add(chunk, scratch, start)
         return Outcome(
             logits_NV,
-            best,
+            last.best() if last is not None else torch.zeros((num_rows,), dtype=torch.long, device=device),
             raw.total() if raw is not None else None,
             raw.entropy() if raw is not None and needs.entropies else None,
-            tempered.total() if tempered is not None else None,
+            last.total() if last is not None and needs.times is not None else None,
         )
 
     def logprobs(self, hidden_ND: Tensor, rows: Tensor, token_ids: Tensor) -> Tensor:
         """Log-probabilities of `token_ids[i]` under row `rows[i]` of `hidden_ND`; no logits are kept."""
         weight_VD = self._network.output_weight
         num_rows, size = hidden_ND.shape[0], weight_VD.shape[0]
-        running = _Running(num_rows, hidden_ND.device, False)
+        running = totals(num_rows, hidden_ND.device)
         chunk_logits = torch.empty((num_rows, self.chunk), device=hidden_ND.device)
         scratch = torch.empty_like(chunk_logits)
         picked = torch.zeros(len(rows), device=hidden_ND.device)
@@ -137,7 +109,7 @@ class Head:
             width = min(self.chunk, size - start)
             chunk = chunk_logits[:, :width]
             self._project(hidden_ND, weight_VD[start : start + width], chunk)
-            running.add(chunk, scratch[:, :width])
+            running.add(chunk, scratch[:, :width], start)
             here = ((token_ids >= start) & (token_ids < start + width)).nonzero()[:, 0]
             if len(here):
                 picked[here] = chunk[rows[here], token_ids[here] - start]
@@ -147,7 +119,7 @@ class Head:
         if hidden_ND.dtype == torch.float32:
             torch.mm(hidden_ND, weight_CD.t(), out=out_NC)
         else:
-            out_NC.copy_(hidden_ND @ weight_CD.t())
+            out_NC.copy_(product(hidden_ND, weight_CD))
         if self._network.softcap:
             out_NC.div_(self._network.softcap).tanh_().mul_(self._network.softcap)
 

@@ -169,8 +169,8 @@ def _rows(forward: Forward, head: Head, store: Store, shape: _Shape) -> Tensor:
     attend = DecodeAttend(store.own, store.prefixes, places, minimum=shape.least)
     position = _NUM_TOKENS + _NUM_OWN
     hidden_ND = forward.hidden([[5]] * shape.rows, [[position]] * shape.rows, attend)[:, 0]
-    warm = torch.full((shape.rows, 1), 1.25, device=hidden_ND.device)
-    outcome = head.run(hidden_ND, Needs(totals=True, entropies=True, inverse_temperature=warm))
+    warm = torch.full((shape.rows,), 1.25, device=hidden_ND.device)
+    outcome = head.run(hidden_ND, Needs(totals=True, entropies=True, times=warm))
     assert outcome.total is not None
     assert outcome.entropy is not None
     assert outcome.sampling_total is not None

@@ -17,6 +17,7 @@ from rung.engine.sampling.draw import Drawn, DrawSettings, draw
 from rung.engine.sampling.penalty import Penalties
 from rung.engine.sampling.top import top
 from rung.engine.steering.entropy import sampling_entropy
+from rung.models.native.kernels import kernels
 from rung.records.rollout import Support
 
 __all__ = ["Sampler"]
@@ -46,7 +47,7 @@ class Sampler:
                 best=len(sampled) < len(drawing),
                 totals=self._keep_logprobs or any(row.lane.job.request.top_logprobs for row in rows),
                 entropies=self._keep_entropies,
-                inverse_temperature=settings.inverse_temperature[:, None] if sampled and not shared else None,
+                times=settings.inverse_temperature if sampled and not shared else None,
                 penalties=penalties,
             ),
         )
@@ -172,17 +173,30 @@ def _masked(
     masks = [row.lane.allowed() if row.known is None else None for row in rows]
     if all(mask_V is None for mask_V in masks):
         return outcome, total_N
-    best_N = outcome.best.clone()
     total_N = total_N.clone() if total_N is not None else None
-    for place, (row, mask_V) in enumerate(zip(rows, masks, strict=True)):
-        if mask_V is None:
-            continue
-        logits_V = outcome.logits[place]
-        logits_V.masked_fill_(~mask_V.to(logits_V.device), -torch.inf)
-        best_N[place] = logits_V.max(0).indices
-        if total_N is not None and row.lane.sampling.temperature > 0:
-            total_N[place] = (logits_V * settings.inverse_temperature[place]).logsumexp(0)
+    bound = [place for place, mask_V in enumerate(masks) if mask_V is not None]
+    kept = _kept_by(outcome.logits, bound, [mask_V for mask_V in masks if mask_V is not None], settings)
+    best_N = outcome.best.clone()
+    best_N[bound] = kept[0]
+    heated = [n for n, place in enumerate(bound) if rows[place].lane.sampling.temperature > 0]
+    if total_N is not None and heated:
+        total_N[[bound[n] for n in heated]] = kept[1][heated]
     return replace(outcome, best=best_N), total_N
+
+
+def _kept_by(logits_NV: Tensor, bound: list[int], masks: list[Tensor], settings: DrawSettings) -> tuple[Tensor, Tensor]:
+    """Best and tempered total of the rows `bound` under their masks, which are put on the logits."""
+    times = settings.inverse_temperature[bound]
+    ours = kernels() if logits_NV.device.type == "cpu" else None
+    if ours is not None:
+        return ours.mask_rows(logits_NV, bound, masks, times)
+    best, total = list[Tensor](), list[Tensor]()
+    for place, mask_V, inverse in zip(bound, masks, times, strict=True):
+        logits_V = logits_NV[place]
+        logits_V.masked_fill_(~mask_V.to(logits_V.device), -torch.inf)
+        best.append(logits_V.max(0).indices)
+        total.append((logits_V * inverse).logsumexp(0))
+    return torch.stack(best), torch.stack(total)
 
 
 def _watch(rows: list[Row], outcome: Outcome, total_N: Tensor | None) -> None:

@@ -30,6 +30,7 @@ from torch.nn import functional
 
 from rung.base.errors import MissingDependency, ModelError
 from rung.base.files import write_bytes, write_json
+from rung.models.layers.projection import product
 from rung.models.network import Network
 from rung.train.settings import AdapterSettings, StackSettings
 
@@ -292,6 +293,10 @@ class _FusedLinear(PeftLinear):  # type: ignore[misc]
         same = x.dtype == first.dtype == base.weight.dtype and not torch.is_autocast_enabled(x.device.type)
         if drops or not same or self.lora_variant:
             return super().forward(x)  # type: ignore[no-any-return]
+        if not torch.is_grad_enabled():
+            flat, out = x.reshape(-1, x.shape[-1]), product(x, base.weight)
+            out.view(-1, out.shape[-1]).addmm_(flat @ first.T, second.T, alpha=scale)
+            return out
         return _LowRank.apply(x, base.weight, first, second, scale)  # type: ignore[no-untyped-call,no-any-return]
 
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rung.models.native.kernels import Kernels, Rules, kernels
+
 __all__ = ["DrawSettings", "Drawn", "draw"]
 
 NUM_CANDIDATES = 256
@@ -60,18 +62,67 @@ def draw(
         uniform_N: numbers in [0, 1), float64.
         num_candidates: how many of the largest logits to look at first.
     """
+    ours = kernels() if logits_NV.device.type == "cpu" else None
+    if ours is None:
+        return _by_candidates(logits_NV, total_N, settings, uniform_N, num_candidates)
+    # each row by the kernel that its own settings choose
+    limited_N = settings.top_k > 0
+    if bool(limited_N.all()):
+        return _by_candidates(logits_NV, total_N, settings, uniform_N, num_candidates)
+    free = (~limited_N).nonzero()[:, 0]
+    drawn = _compiled(ours, logits_NV, free, total_N, settings, uniform_N)
+    if bool(limited_N.any()):
+        index = limited_N.nonzero()[:, 0]
+        _put(
+            drawn,
+            index,
+            _by_candidates(logits_NV[index], total_N[index], settings.rows(index), uniform_N[index], num_candidates),
+        )
+    return drawn
+
+
+def _compiled(
+    ours: Kernels, logits_NV: Tensor, rows: Tensor, total_N: Tensor, settings: DrawSettings, uniform_N: Tensor
+) -> Drawn:
+    """The rows without top-k by the compiled kernel; zeros in the others."""
+    rules = Rules(settings.inverse_temperature[rows], settings.top_p[rows], total_N[rows].float(), uniform_N[rows])
+    found = ours.draw_rows(logits_NV, rows, rules, settings.keep)
+    num = len(logits_NV)
+    kept = list[Tensor | None]([None] * num) if settings.keep else None
+    drawn = Drawn(torch.zeros(num, dtype=torch.long), torch.zeros(num), kept)
+    held = None
+    if found.kept is not None:
+        pairs = zip(found.kept, found.num_kept.tolist(), strict=True)
+        held = [ids[:count].long() if count >= 0 else None for ids, count in pairs]
+    _put(drawn, rows, Drawn(found.token, found.logprob, held))
+    return drawn
+
+
+def _put(drawn: Drawn, index: Tensor, more: Drawn) -> None:
+    """Give the rows `index` what was drawn for them."""
+    drawn.token[index] = more.token
+    drawn.logprob[index] = more.logprob
+    if drawn.kept is not None and more.kept is not None:
+        for row, kept in zip(index.tolist(), more.kept, strict=True):
+            drawn.kept[row] = kept
+
+
+def _by_candidates(
+    logits_NV: Tensor, total_N: Tensor, settings: DrawSettings, uniform_N: Tensor, num_candidates: int
+) -> Drawn:
+    """Every row by torch's kernels: the largest logits first, and more of them where those do not decide."""
     size = logits_NV.shape[1]
     count = min(size, max(num_candidates, int(settings.top_k.max()) + 1))
     value_NS, token_NS = _candidates(logits_NV, count)
     drawn, undecided_N = _pick(value_NS, token_NS, total_N, settings, uniform_N)
     if count < size and bool(undecided_N.any()):
         index = undecided_N.nonzero()[:, 0]
-        more = draw(logits_NV[index], total_N[index], settings.rows(index), uniform_N[index], count * _GROWTH)
-        drawn.token[index] = more.token
-        drawn.logprob[index] = more.logprob
-        if drawn.kept is not None and more.kept is not None:
-            for row, kept in zip(index.tolist(), more.kept, strict=True):
-                drawn.kept[row] = kept
+        wider = count * _GROWTH
+        _put(
+            drawn,
+            index,
+            _by_candidates(logits_NV[index], total_N[index], settings.rows(index), uniform_N[index], wider),
+        )
     return drawn
 
 

@@ -7,6 +7,9 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rung.models.layers.projection import project
+from rung.models.native.kernels import layer_kernels
+
 __all__ = ["Activation", "GatedFeedForward", "PlainFeedForward"]
 
 Activation = Literal["silu", "gelu_tanh"]
@@ -24,10 +27,12 @@ class GatedFeedForward(nn.Module):
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """[B, T, D] to [B, T, D]."""
-        gate = self.gate_proj(x_BTD)
+        gate = project(self.gate_proj, x_BTD)
+        if ours := layer_kernels(gate):
+            up = project(self.up_proj, x_BTD)
+            return project(self.down_proj, ours.gated(gate, up, self.activation == "gelu_tanh"))
         opened = functional.silu(gate) if self.activation == "silu" else functional.gelu(gate, approximate="tanh")
-        down: Tensor = self.down_proj(opened * self.up_proj(x_BTD))
-        return down
+        return project(self.down_proj, opened * project(self.up_proj, x_BTD))
 
 
 class PlainFeedForward(nn.Module):
@@ -40,5 +45,4 @@ class PlainFeedForward(nn.Module):
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """[B, T, D] to [B, T, D]."""
-        down: Tensor = self.down_proj(functional.gelu(self.up_proj(x_BTD), approximate="tanh"))
-        return down
+        return project(self.down_proj, functional.gelu(project(self.up_proj, x_BTD), approximate="tanh"))

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rung.models.native.kernels import layer_kernels
+
 __all__ = ["RMSNorm"]
 
 
@@ -26,6 +28,8 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Same shape and type as `x`."""
         width = self.weight.shape
+        if ours := layer_kernels(x, self.weight):
+            return ours.rms_norm(x, self.weight, self.epsilon, self.centred)
         if self.centred:
             return functional.rms_norm(x.float(), width, 1.0 + self.weight.float(), self.epsilon).type_as(x)
         if x.dtype == torch.float32 == self.weight.dtype:

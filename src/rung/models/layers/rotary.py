@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from rung.base.settings import Field, Settings
+from rung.models.native.kernels import layer_kernels
 
 __all__ = ["Rotary", "RotarySettings", "rotate"]
 
@@ -49,6 +50,8 @@ class Rotary:
 
 def rotate(x_BTHd: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     """Turn each pair (i, i + d/2) of a head by its angle. Shapes: [B, T, H, d] and `Rotary.angles`, [B, T, 1, d]."""
+    if ours := layer_kernels(x_BTHd, cosine, sine):
+        return ours.rotate(x_BTHd, cosine, sine)
     return torch.addcmul(x_BTHd * cosine, x_BTHd.roll(x_BTHd.shape[-1] // 2, -1), sine)
 
 

@@ -1,0 +1,289 @@
+"""The compiled kernels as functions of tensors.
+
+Legend: N rows, D width, O outputs, V vocabulary, C vocabulary chunk, R rows of a step, H query heads, K key and value
+heads, d head width.
+
+Every one of them computes a row as if it were alone: its bits do not depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rung.base.errors import RungError
+from rung.base.fingerprint import content_hash
+from rung.models.cache import Cache
+from rung.models.native.build import built, processor
+
+__all__ = ["Best", "DrawnRows", "Kernels", "Looks", "Rules", "kernels", "layer_kernels", "product_kernels", "reason"]
+
+OFF = "RUNG_NATIVE"  # 0 in the environment: torch's own kernels alone
+_LANES = 16
+_TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+_GRAIN = 1 << 15  # numbers worth a thread of their own, as torch has it
+_PRODUCTS = 16  # multiplications as dear as one number
+_COMMON = 64  # places that a row looks at
+_TRIED = (64, 576, 1536)  # rows, width and outputs of the product that decides
+
+
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """Which places of which slot each row looks at, from `firsts` to `lasts` with both; int64 [R]."""
+
+    slots: Tensor
+    firsts: Tensor
+    lasts: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnRows:
+    """Per row: the token, its log-probability in what was drawn from, how many tokens top-p left (-1: it is off), and,
+    where they were asked for, which, [N, V] of which the first so many count."""
+
+    token: Tensor
+    logprob: Tensor
+    num_kept: Tensor
+    kept: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The largest value so far [N] and where it was, int64 [N]; the chunk begins at `start`."""
+
+    value: Tensor
+    place: Tensor
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Per drawn row: inverse temperature, top-p (1 is off), log-sum-exp of the tempered logits, all float32, and the
+    number in [0, 1) that decides, float64."""
+
+    times: Tensor
+    top_p: Tensor
+    total: Tensor
+    uniform: Tensor
+
+
+class Kernels:
+    """The library's entry points. All tensors on the processor, without gaps unless said otherwise."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._library = library
+        self._attend = {dtype: getattr(library, f"rung_attend_{name}") for dtype, name in _TYPES.items()}
+        self.has_product = bool(library.rung_has_product())
+
+    @staticmethod
+    def can_attend(keys: Tensor) -> bool:
+        """Whether `attend` reads keys of this type and width."""
+        return keys.device.type == "cpu" and keys.dtype in _TYPES and keys.shape[-1] % _LANES == 0
+
+    def attend(
+        self, query_RHd: Tensor, keys: Tensor, values: Tensor, looks: Looks, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        """What every head of every row sees [R, H, d], and the log-sum-exp of its scores, float32 [R, H].
+
+        Args:
+            query_RHd: R rows.
+            keys, values: [slots, K, capacity, d].
+            looks: places within the slots.
+            scale: of the scores.
+        """
+        num_rows, num_heads, width = query_RHd.shape
+        num_kv_heads, capacity = keys.shape[1:3]
+        query_RHd = query_RHd.contiguous()
+        seen, total = torch.empty_like(query_RHd), query_RHd.new_empty((num_rows, num_heads), dtype=torch.float32)
+        self._attend[query_RHd.dtype](
+            _at(query_RHd), _at(keys), _at(values), _whole(capacity), _whole(width), _whole(num_kv_heads),
+            _whole(num_heads // num_kv_heads), _whole(num_rows), _at(looks.slots), _at(looks.firsts), _at(looks.lasts),
+            ctypes.c_float(scale), _at(seen), _at(total),
+            _threads(_COMMON * query_RHd.numel()),
+        )  # fmt: skip
+        return seen, total
+
+    def product(self, x_ND: Tensor, weight_OD: Tensor) -> Tensor:
+        """x W' in bfloat16 [N, O], summed in float32; D is even."""
+        x_ND = x_ND.contiguous()
+        num_rows, width = x_ND.shape
+        out_NO = x_ND.new_empty((num_rows, weight_OD.shape[0]))
+        self._library.rung_product(
+            _at(x_ND), _at(weight_OD), _whole(num_rows), _whole(width), _whole(weight_OD.shape[0]), _at(out_NO),
+            _threads(num_rows * weight_OD.numel() // _PRODUCTS),
+        )  # fmt: skip
+        return out_NO
+
+    def rms_norm(self, x: Tensor, gain: Tensor, epsilon: float, centred: bool) -> Tensor:
+        """Rows of the last dimension, bfloat16, a multiple of 16; see `rung.models.layers.normalisation`."""
+        x = x.contiguous()
+        out, width = torch.empty_like(x), x.shape[-1]
+        self._library.rung_rms_norm(
+            _at(x), _at(gain), _whole(x.numel() // width), _whole(width),
+            ctypes.c_float(epsilon), int(centred), _at(out),
+            _threads(x.numel()),
+        )  # fmt: skip
+        return out
+
+    def gated(self, gate: Tensor, up: Tensor, gelu: bool) -> Tensor:
+        """activation(gate) * up in bfloat16, of equal shapes, a multiple of 16 numbers: SiLU, or GELU in its tanh
+        approximation."""
+        gate, up = gate.contiguous(), up.contiguous()
+        out = torch.empty_like(gate)
+        self._library.rung_gated(
+            _at(gate), _at(up), _whole(gate.numel()), int(gelu), _at(out), _threads(4 * gate.numel())
+        )
+        return out
+
+    def rotate(self, x_BTHd: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+        """As `rung.models.layers.rotary.rotate`, in bfloat16; d is a multiple of 32."""
+        x_BTHd, cosine, sine = x_BTHd.contiguous(), cosine.contiguous(), sine.contiguous()
+        num_heads, width = x_BTHd.shape[2:]
+        out = torch.empty_like(x_BTHd)
+        self._library.rung_rotate(
+            _at(x_BTHd), _at(cosine), _at(sine), _whole(x_BTHd.numel() // (num_heads * width)), _whole(num_heads),
+            _whole(width), _at(out), _threads(x_BTHd.numel()),
+        )  # fmt: skip
+        return out
+
+    def put(self, new_RKd: Tensor, held: Tensor, slots: Tensor, positions: Tensor) -> None:
+        """Write new keys or values into the cache [slots, K, capacity, d], each row at its position of its slot."""
+        new_RKd = new_RKd.contiguous()
+        num_rows, num_kv_heads, width = new_RKd.shape
+        self._library.rung_put(
+            _at(new_RKd), _whole(width * new_RKd.itemsize), _whole(held.shape[2]), _whole(num_kv_heads),
+            _whole(num_rows), _at(slots), _at(positions), _at(held),
+        )  # fmt: skip
+
+    def add_chunk(
+        self, chunk_NC: Tensor, running_N3: Tensor, *, times: Tensor | None, weighted: bool, best: Best | None = None
+    ) -> None:
+        """Take the next chunk of logits (rows may lie apart) times `times` [N] into a running log-sum-exp: largest, sum
+        of exponentials less that, and the same weighted with the logits. `best` follows the first largest."""
+        num_rows, width = chunk_NC.shape
+        self._library.rung_add_chunk(
+            _at(chunk_NC), _whole(chunk_NC.stride(0)), _whole(width), _whole(num_rows), _at(times), _at(running_N3),
+            int(weighted), _whole(best.start if best else 0), _at(best.value if best else None),
+            _at(best.place if best else None), _threads(chunk_NC.numel()),
+        )  # fmt: skip
+
+    def finish(self, running_N3: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-sum-exp and, where it was weighted, entropy in nats of a running log-sum-exp, each [N]."""
+        total, entropy = running_N3.new_empty(len(running_N3)), running_N3.new_empty(len(running_N3))
+        self._library.rung_finish(_at(running_N3), _whole(len(running_N3)), _at(total), _at(entropy))
+        return total, entropy
+
+    def mask_rows(
+        self, logits_NV: Tensor, rows: Sequence[int], masks: Sequence[Tensor], times: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Minus infinity, in the rows named, where a mask (bool [V]) is false; of what is left the first largest and
+        the log-sum-exp times `times`, each for the rows named."""
+        # everything the kernel reads stays alive here until it is back
+        held, places, times = [mask.contiguous() for mask in masks], torch.tensor(rows), times.contiguous()
+        best, total = torch.empty(len(rows), dtype=torch.int64), torch.empty(len(rows))
+        addresses = (ctypes.c_void_p * len(held))(*(mask.data_ptr() for mask in held))
+        self._library.rung_mask_rows(
+            _at(logits_NV), _whole(logits_NV.stride(0)), _whole(logits_NV.shape[1]), _whole(len(rows)),
+            _at(places), addresses, _at(times), _at(best), _at(total),
+            _threads(len(rows) * logits_NV.shape[1]),
+        )  # fmt: skip
+        return best, total
+
+    def draw_rows(self, logits_NV: Tensor, rows: Tensor, rules: Rules, keep: bool) -> DrawnRows:
+        """Draw from the rows named (int64); see `rung.engine.sampling.draw` for what is drawn."""
+        num, size = len(rows), logits_NV.shape[1]
+        rows, times, top_p, total, uniform = (
+            t.contiguous() for t in (rows, rules.times, rules.top_p, rules.total, rules.uniform)
+        )
+        drawn = DrawnRows(
+            torch.empty(num, dtype=torch.int64),
+            torch.empty(num),
+            torch.empty(num, dtype=torch.int64),
+            torch.empty((num, size), dtype=torch.int32) if keep else None,
+        )
+        self._library.rung_draw_rows(
+            _at(logits_NV), _whole(logits_NV.stride(0)), _whole(size), _whole(num), _at(rows),
+            _at(times), _at(top_p), _at(total),
+            _at(uniform), _at(drawn.token), _at(drawn.logprob), _at(drawn.kept), _at(drawn.num_kept),
+            _threads(num * size),
+        )  # fmt: skip
+        return drawn
+
+
+def kernels() -> Kernels | None:
+    """The compiled kernels, or None where there are none; `reason` says why."""
+    return None if os.environ.get(OFF) == "0" else _loaded()[0]
+
+
+def reason() -> str:
+    """Why there are no compiled kernels; empty where there are."""
+    return f"{OFF}=0" if os.environ.get(OFF) == "0" else _loaded()[1]
+
+
+def layer_kernels(*tensors: Tensor) -> Kernels | None:
+    """The compiled kernels where they serve what stands between the products of a layer: nothing is trained, and all
+    the tensors are bfloat16 on the processor, their last dimension a multiple of 32."""
+    if torch.is_grad_enabled() or any(
+        t.dtype != torch.bfloat16 or t.device.type != "cpu" or t.shape[-1] % (2 * _LANES) for t in tensors
+    ):
+        return None
+    return kernels()
+
+
+def product_kernels() -> Kernels | None:
+    """The compiled kernels where their product is the faster one on this machine (measured once)."""
+    found = kernels()
+    return found if found is not None and found.has_product and _product_pays() else None
+
+
+@lru_cache(maxsize=1)
+def _loaded() -> tuple[Kernels | None, str]:
+    try:
+        return Kernels(built(Cache())), ""
+    except RungError as error:
+        return None, str(error)
+
+
+@lru_cache(maxsize=1)
+def _product_pays() -> bool:
+    ours = _loaded()[0]
+    assert ours is not None
+    key = content_hash([torch.__version__, torch.get_num_threads(), processor()])
+    return bool(Cache().value("product", key, lambda: _is_faster(ours)))
+
+
+def _is_faster(ours: Kernels) -> bool:
+    num_rows, width, num_out = _TRIED
+    x, weight = torch.ones((num_rows, width), dtype=torch.bfloat16), torch.ones((num_out, width), dtype=torch.bfloat16)
+
+    def least(run: Callable[[], Any]) -> float:
+        """Shortest of many times, in seconds."""
+        seconds = []
+        for _ in range(30):
+            start = time.perf_counter()
+            run()
+            seconds.append(time.perf_counter() - start)
+        return min(seconds)
+
+    return least(lambda: ours.product(x, weight)) < least(lambda: x @ weight.t())
+
+
+def _threads(num_numbers: int) -> int:
+    """How many threads are worth it; no bit depends on it."""
+    return max(1, min(torch.get_num_threads(), num_numbers // _GRAIN))
+
+
+def _at(tensor: Tensor | None) -> ctypes.c_void_p:
+    return ctypes.c_void_p(tensor.data_ptr() if tensor is not None else None)
+
+
+def _whole(number: int) -> ctypes.c_int64:
+    return ctypes.c_int64(number)

@@ -56,8 +56,9 @@ def stages(seed: int, num_steps: int = NUM_STEPS) -> list[dict[str, Any]]:
 
 def _judge(name: str, objective: Any, seed: int) -> dict[str, Any]:
     training = {"epochs": 8, "learning_rate": 5e-3, "sequences_per_step": 32, "patience": 0, "objective": objective}
+    source = {"kind": f"{_PLANTED}:PlantedAnswers", "seed": seed}
     return {
-        "name": name, "source": {"kind": f"{_PLANTED}:PlantedAnswers", "seed": seed}, "body": "adapter", "adapter": {"rank": 8},
+        "name": name, "source": source, "body": "adapter", "adapter": {"rank": 8},
         "parts": {"test_share": 0.2, "calibration_share": 0.1}, "training": training,
     }  # fmt: skip
 

@@ -20,7 +20,9 @@ NAMES = (
     "parity",
     "providers",
     "reward_holds",
+    "rlhf_two",
     "serve_load",
+    "stories",
 )
 
 

@@ -14,14 +14,18 @@ import yaml
 from pipeline_toys import CLEAN
 
 from rung.app.models_keeper import ModelsKeeper
+from rung.app.reports.html import render
+from rung.app.reports.story import tell
+from rung.app.runs import outputs_of
 from rung.base.errors import BudgetSpent, GateFailed, SettingsError
 from rung.base.settings import validate
 from rung.models.load import load
 from rung.pipeline import recipe as recipes
+from rung.pipeline.plan import plan
 from rung.pipeline.runner import Options, RunResult, run
 from rung.pipeline.stage import Context
 from rung.pipeline.stages._reward_reading import open_reward_model
-from rung.pipeline.stages._rl_models import KeptReader
+from rung.pipeline.stages._rl_models import KeptReader, announced
 from rung.pipeline.stages._rl_scoring import build_judges, judged_by
 from rung.pipeline.stages.grpo import Grpo
 from rung.records.contracts import Item, Trace
@@ -75,10 +79,15 @@ def output(folder: Path, name: str) -> Opened:
 PAIRS = reward("pairs", "bradley_terry")
 QUANTILES = reward("quantiles", {"kind": "quantile", "num_levels": 4}, body="adapter", adapter={"rank": 4})
 ONE = policy("one", {"liked": "pairs"}, {"liked": {"reward": {"kind": "model", "name": "liked"}}})
+GOOD = {"kind": "model", "name": "good", "weights": WEIGHTS, "risk": "cvar"}
 TWO = policy(
     "two",
     {"good": "quantiles", "liked": "pairs"},
-    {"good": {"reward": {"kind": "model", "name": "good", "weights": WEIGHTS, "risk": "cvar"}, "weight": 2.0}},
+    {
+        "good": {"reward": GOOD, "weight": 2.0},
+        "told": {"reward": {"kind": "model", "name": "liked"}, "weight": 0.0},
+    },
+    model="one",
     hidden_reward={"kind": "model", "name": "liked"},
 )
 
@@ -97,9 +106,9 @@ def rollouts(folder: Path, name: str) -> list[RolloutRecord]:
 
 def test_item_319_every_attribute_is_a_part_normalised_in_its_group_and_weighted(done: Path) -> None:
     trained = [record for record in rollouts(done, "two") if record.outcome == "trained"]
-    assert {tuple(record.parts) for record in trained} == {
-        ("good.correctness", "good.verbosity", "raw.good.correctness", "raw.good.verbosity")
-    }
+    names = ("good.correctness", "good.verbosity", "told")
+    assert {frozenset(record.parts) for record in trained} == {frozenset([*names, *(f"raw.{one}" for one in names)])}
+    assert {record.parts["told"] for record in trained} == {0.0}
     groups: dict[int, list[RolloutRecord]] = {}
     for record in trained:
         assert record.reward == pytest.approx(record.parts["good.correctness"] + record.parts["good.verbosity"])
@@ -120,6 +129,9 @@ def test_a_report_finds_what_each_attribute_did(done: Path) -> None:
     verbose = [r.parts["raw.good.verbosity"] for r in rollouts(done, "two") if r.step == 2 and r.outcome == "trained"]
     assert figures["curves"]["reward.good.verbosity"][1][1] == pytest.approx(sum(verbose) / len(verbose))
     assert set(output(done, "one").manifest.figures["exam"]["graded"]) == {"accuracy", "liked"}
+    page = render(tell("r", outputs_of(done / "runs" / "r")))
+    assert "reward.good.verbosity" in page
+    assert "reward.liked" in page
 
 
 def test_item_318_the_pairwise_model_judges_and_half_of_what_was_said_at_first_passes(done: Path) -> None:
@@ -141,8 +153,14 @@ def test_a_frozen_model_reads_the_policys_base_and_never_the_policy(done: Path) 
     )  # fmt: skip
     assert facts["liked"]["num_bytes"] < facts["good"]["num_bytes"] / 100
     context = SimpleNamespace(models=keeper(), model_source="tiny:llama")
-    for stage, model, part in (("one", "pairs", "raw.liked"), ("two", "quantiles", "raw.good.verbosity")):
+    for stage, model, part in (
+        ("one", "pairs", "raw.liked"),
+        ("two", "pairs", "raw.told"),
+        ("two", "quantiles", "raw.good.verbosity"),
+    ):
         reader = open_reward_model(context, output(done, model))
+        told = announced(output(done, model), model)
+        assert (told.attributes, told.levels) == (dict(reader.attributes), reader.levels)
         last = [record for record in rollouts(done, stage) if record.step == 3 and part in record.parts]
         read = reader.read([Item(r.id, r.instruction) for r in last], [Trace(r.id, r.text) for r in last])
         place = list(reader.attributes).index("verbosity") if model == "quantiles" else 0
@@ -301,3 +319,27 @@ def test_the_part_that_judges_is_the_one_named_else_a_verifier_else_a_model() ->
     assert of("model", "brevity") == ("model", True)
     assert of("model", "verified", accuracy="model") == ("model", True)
     assert of("brevity") == ("", False)
+
+
+def test_the_recipe_is_planned_and_its_stages_run_on_a_tiny_scale(tmp_path: Path) -> None:
+    path = Path(__file__).parents[2] / "recipes" / "rlhf.yaml"
+    rows = plan(recipes.load(path), tmp_path, Options(code=CLEAN, identify_model=lambda source: source))
+    assert [row.state for row in rows.stages] == ["to_do"] * 11
+    assert rows.problems == ()
+    assert rows.stages[-1].inputs.keys() == {"trained", "reward_model.preferred", "reward_model.attributes"}
+    result = go(tmp_path, [_small(stage) for stage in yaml.safe_load(path.read_text())["stages"][7:]])
+    assert result.exit_code == 0, [(s.name, s.outcome, s.message) for s in result.stages]
+    gains = output(tmp_path, "rlhf_two").manifest.figures["exam"]["graded"]
+    assert set(gains) == {"accuracy", "good.correctness", "good.verbosity"}
+
+
+def _small(stage: dict[str, Any]) -> dict[str, Any]:
+    """A stage of the recipe for a model that knows nothing, in seconds."""
+    ((kind, said),) = stage.items()
+    if kind == "reward":
+        return {kind: {**said, "source": {**said["source"], "count": 40}, "training": {**said["training"], "epochs": 1}}}
+    small = {
+        "num_items": 16, "sampling": {"max_new_tokens": 6}, "pilot": {"num_prompts": 4}, "exam": {"num_items": 8},
+        "training": {**said["training"], "num_steps": 2, "eval_interval": 1, "truncated": "as_is"},
+    }  # fmt: skip
+    return {kind: {key: value for key, value in {**said, **small}.items() if value != "sft"}}

@@ -142,8 +142,7 @@ def announced(opened: Opened, name: str) -> Announced:
 
 
 def guessed(models: Mapping[str, str], parts: Sequence[PartSettings]) -> dict[str, Reader]:
-    """Stand-ins that read whatever is asked of them, for models that are not trained yet; the
-    others as announced.
+    """Stand-ins that read whatever is asked of them, for models that are not trained yet; the others as announced.
 
     Raises:
         As `announced`, and SettingsError for a model that no part of the mix asks.
@@ -218,7 +217,7 @@ def lend(context: Context, opened: Mapping[str, Opened], open_policy: Any, *, sh
         context: lends the networks.
         opened: the reward stages' outputs by name.
         open_policy: opens the policy, when it is its turn.
-        shares: whether the policy is an adapter over the recipe's own model.
+        shares: whether the policy is one adapter or two over the recipe's own model.
 
     Raises:
         ModelError: a head that does not fit, or another model than the head was trained on.

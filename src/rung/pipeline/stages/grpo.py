@@ -164,7 +164,7 @@ class Grpo(Stage):
             context,
             models,
             lambda: open_policy(context, outputs, own.adapter, inputs.get("trained"), instruct=own.instruct),
-            shares=not own.model and own.adapter.kind == "lora" and own.adapter.quantise == "no",
+            shares=own.adapter.kind == "lora" and own.adapter.quantise == "no" and not _is_whole(inputs.get("trained")),
         )
         judges = self._judges(lent.readers)
         shown = items[:: max(1, len(items) // _PROOF_ITEMS)]
@@ -227,3 +227,8 @@ class Grpo(Stage):
             held += task.make(derive(seed, "items", number), self.settings.exam.num_items, "held_out")
         check_disjoint(train, held)
         return train, held
+
+
+def _is_whole(trained: Opened | None) -> bool:
+    """Whether a stage trained every weight, so that no base is under its model."""
+    return trained is not None and any(info.role == "weights" for info in trained.manifest.files)

@@ -69,8 +69,7 @@ def draw(
     limited_N = settings.top_k > 0
     if bool(limited_N.all()):
         return _by_candidates(logits_NV, total_N, settings, uniform_N, num_candidates)
-    free = (~limited_N).nonzero()[:, 0]
-    drawn = _compiled(ours, logits_NV, free, total_N, settings, uniform_N)
+    drawn = _compiled(ours, logits_NV, total_N, settings, uniform_N)
     if bool(limited_N.any()):
         index = limited_N.nonzero()[:, 0]
         _put(
@@ -81,10 +80,9 @@ def draw(
     return drawn
 
 
-def _compiled(
-    ours: Kernels, logits_NV: Tensor, rows: Tensor, total_N: Tensor, settings: DrawSettings, uniform_N: Tensor
-) -> Drawn:
+def _compiled(ours: Kernels, logits_NV: Tensor, total_N: Tensor, settings: DrawSettings, uniform_N: Tensor) -> Drawn:
     """The rows without top-k by the compiled kernel; zeros in the others."""
+    rows = (settings.top_k == 0).nonzero()[:, 0]
     rules = Rules(settings.inverse_temperature[rows], settings.top_p[rows], total_N[rows].float(), uniform_N[rows])
     found = ours.draw_rows(logits_NV, rows, rules, settings.keep)
     num = len(logits_NV)

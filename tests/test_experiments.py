@@ -22,6 +22,7 @@ NAMES = (
     "reward_holds",
     "rlhf_two",
     "serve_load",
+    "sizes",
     "stories",
 )
 

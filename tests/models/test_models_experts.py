@@ -13,6 +13,8 @@ from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock, 
 
 from rung.base.errors import SettingsError
 from rung.base.settings import validate
+from rung.engine.engine import Engine
+from rung.engine.settings import EngineSettings
 from rung.models.families.coder import Coder
 from rung.models.layers.attend import CausalAttend, PackedAttend
 from rung.models.layers.balance import BalanceOptions, ExpertBalance, balance_loss, max_violation
@@ -22,6 +24,7 @@ from rung.models.layers.router import PART, Router, RouterOptions
 from rung.models.load import load
 from rung.models.publish import publish
 from rung.models.published import open_network
+from rung.records.contracts import Completion, Request, Sampling
 
 WIDTH, INNER, EXPERTS, ACTIVE = 16, 24, 8, 2
 TINY = Coder.SIZES["tiny"]
@@ -307,3 +310,21 @@ def test_without_experts_it_is_a_llama_and_published_as_one(tmp_path: Path) -> N
 def test_more_active_experts_than_there_are_are_refused() -> None:
     with pytest.raises(SettingsError, match="9 active experts of 8"):
         validate(Coder.Settings, {**Coder.SIZES["8m"].model_dump(), "num_active": 9}, "model")
+
+
+def grouped(engine: Engine, work: list[Request], size: int) -> dict[str, Completion]:
+    return {c.id: c for i in range(0, len(work), size) for c in engine.complete(work[i : i + size])}
+
+
+def test_what_the_engine_writes_does_not_depend_on_neighbours_to_the_bit() -> None:
+    """Experts get other numbers of tokens in every company, and each token the same bits."""
+    loaded = load("tiny:coder", precision="float32", clean=False)
+    filled(loaded.network)
+    texts = ["the first prompt", "x", "another that is much longer than the first one", "then a fourth"] * 6
+    sampling = Sampling(temperature=1.0, max_new_tokens=9)
+    work = [Request(str(i), sampling, seed=i, text=text) for i, text in enumerate(texts)]
+    engine = Engine(loaded, EngineSettings(num_slots=16))
+    whole = grouped(engine, work, len(work))
+    assert engine.invariance is not None
+    assert engine.invariance.exact
+    assert grouped(engine, work, 1) == grouped(engine, work, 5) == whole

@@ -152,7 +152,7 @@ class Coder(Network):
             max_context=512, num_experts=4, tied_head=True,
         ),
         "8m": CoderSettings(
-            vocabulary=4096, width=192, inner_width=320, num_layers=6, num_heads=6, num_kv_heads=2, head_width=32,
+            vocabulary=4096, width=192, inner_width=240, num_layers=6, num_heads=6, num_kv_heads=2, head_width=32,
             max_context=1024, num_experts=8, tied_head=True,
         ),
         "reference": CoderSettings(

@@ -1,16 +1,16 @@
 """Mixture of experts: many gated feed-forward layers, of which every token uses a few (Shazeer et al. 2017, arXiv
 1701.06538; the block of Mixtral, arXiv 2401.04088).
 
-Assignments (a token and one of its experts) are sorted by expert. With gradients each expert's lie together in one
-grouped product, without padding. Without, every expert gets as many places, a multiple of `PLACES`, in one batched
-product: shapes in which a token's bits do not depend on which others it meets, as the engine needs.
+Assignments (a token and one of its experts) are sorted by expert and go through all experts in grouped products. Each
+expert's part of the table is filled up to a multiple of `PLACES` rows: kernels then give a token the same bits in any
+company, as the engine needs, and meet few different shapes, which they prepare themselves for only once.
 
 In training an expert may take no more than its capacity; later assignments are dropped in the order of tokens (so no
 token's output depends on what comes after it), counted, and their token keeps what it had. Padding goes to no expert
 and is not counted.
 
 Legend: B batch, T token, N tokens of all rows, D width, F inner width, E expert, k chosen expert, M assignment,
-C places of an expert.
+R row of the table.
 """
 
 from __future__ import annotations
@@ -72,6 +72,13 @@ class Plan:
             sorted_M, order_M, places_M = sorted_M[kept_M], order_M[kept_M], places_M[kept_M]
         return Plan(order_M, sorted_M, places_M, counts_E)
 
+    def table(self) -> tuple[Tensor, Tensor]:
+        """The row of each assignment in a table where every expert has a multiple of `PLACES` rows [M], and where each
+        expert's rows end [E]."""
+        rows_E = (self.counts + PLACES - 1) // PLACES * PLACES
+        ends_E = rows_E.cumsum(0)
+        return (ends_E - rows_E)[self.experts] + self.places, ends_E.to(torch.int32)
+
 
 class Experts(nn.Module):
     """The experts' weights, each kind in one tensor."""
@@ -86,13 +93,11 @@ class Experts(nn.Module):
         tokens_M = plan.order // weights_Nk.shape[1]
         weights_M = weights_Nk.flatten()[plan.order]
         dtype = _dtype(x_ND)
-        entering_MD = x_ND.to(dtype)[tokens_M]
-        inner, outer = self.gate_up_proj.to(dtype), self.down_proj.to(dtype)
-        if torch.is_grad_enabled():
-            ends_E = plan.counts.cumsum(0).to(torch.int32)
-            said_MD = _gated(entering_MD, inner, outer, ends_E)
-        else:
-            said_MD = _in_places(entering_MD, inner, outer, plan)
+        rows_M, ends_E = plan.table()
+        entering_RD = x_ND.new_zeros((int(ends_E[-1]), x_ND.shape[1]), dtype=dtype)
+        entering_RD = entering_RD.index_copy(0, rows_M, x_ND.to(dtype)[tokens_M])
+        gate, up = _grouped(entering_RD, self.gate_up_proj, ends_E).chunk(2, dim=-1)
+        said_MD = _grouped(functional.silu(gate) * up, self.down_proj, ends_E)[rows_M]
         out_ND = torch.zeros_like(x_ND, dtype=torch.float32)
         return out_ND.index_add(0, tokens_M, said_MD * weights_M[:, None]).to(x_ND.dtype)
 
@@ -148,22 +153,6 @@ def _dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
-def _gated(entering_MD: Tensor, inner_EFD: Tensor, outer_EDF: Tensor, ends_E: Tensor) -> Tensor:
-    """What each assignment's expert says [M, D], in grouped products."""
-    gate_up = functional.grouped_mm(entering_MD, inner_EFD.transpose(1, 2), offs=ends_E)
-    return functional.grouped_mm(_opened(gate_up), outer_EDF.transpose(1, 2), offs=ends_E)
-
-
-def _in_places(entering_MD: Tensor, inner_EFD: Tensor, outer_EDF: Tensor, plan: Plan) -> Tensor:
-    """The same in batched products, every expert with as many places."""
-    num_experts, num_places = len(plan.counts), -(-max(1, int(plan.counts.max())) // PLACES) * PLACES
-    at_M = plan.experts * num_places + plan.places
-    table = entering_MD.new_zeros((num_experts * num_places, entering_MD.shape[1])).index_copy_(0, at_M, entering_MD)
-    gate_up = torch.bmm(table.view(num_experts, num_places, -1), inner_EFD.transpose(1, 2))
-    said = torch.bmm(_opened(gate_up), outer_EDF.transpose(1, 2))
-    return said.flatten(0, 1)[at_M]
-
-
-def _opened(gate_up: Tensor) -> Tensor:
-    gate, up = gate_up.chunk(2, dim=-1)
-    return functional.silu(gate) * up
+def _grouped(x_RX: Tensor, weight_EYX: Tensor, ends_E: Tensor) -> Tensor:
+    """Every row by its expert's matrix, [R, Y]."""
+    return functional.grouped_mm(x_RX, weight_EYX.to(x_RX.dtype).transpose(1, 2), offs=ends_E)

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from rung.base.errors import DataError
 from rung.base.files import TEMPORARY_SUFFIX, publish, write_json
+from rung.base.seeds import derive
 
-__all__ = ["TokenShard", "TokenWriter", "document_key"]
+__all__ = ["TokenShard", "TokenWriter", "document_key", "is_held_out"]
 
 _NARROW = 1 << 16
 _DOCUMENT = np.dtype([("key", "<u8"), ("num_bytes", "<u4")])
@@ -40,6 +41,11 @@ def document_key(document_id: str) -> int:
     if not 0 <= key < 1 << 64:
         raise DataError(f"'{document_id}' is no document's id", hint="16 hexadecimal digits, see rung.records.types")
     return key
+
+
+def is_held_out(document_id: str, share: float) -> bool:
+    """Whether a document is kept for measuring: a property of its text alone, so every stage decides the same."""
+    return derive(0, "held out document", document_id) < share * 2**63
 
 
 class TokenWriter:

@@ -21,12 +21,14 @@ __all__ = [
     "Answer",
     "Candidate",
     "Critique",
+    "Dialogue",
     "Document",
     "Drop",
     "Instruction",
     "Message",
     "PairReward",
     "PreferencePair",
+    "RepairTask",
     "RolloutRecord",
     "SftRecord",
     "Story",
@@ -341,6 +343,38 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True)
+class Dialogue:
+    """A conversation of a published data set, in the order of its turns; `meta` is what the source says of it."""
+
+    id: str
+    messages: tuple[Message, ...]
+    source: str
+    licence: str = ""
+    language: str = ""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RepairTask:
+    """A problem in a repository at a commit, the patch that mended it, and the tests that tell (SWE-bench's layout).
+
+    `fail_to_pass` fail before the patch and pass after it, `pass_to_pass` pass before and after; both name tests as
+    the repository's runner does.
+    """
+
+    id: str
+    repository: str
+    base_commit: str
+    problem: str
+    patch: str
+    test_patch: str
+    fail_to_pass: tuple[str, ...]
+    pass_to_pass: tuple[str, ...]
+    version: str = ""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Story:
     """One story that was written, kept or not, with what was asked for and how.
 
@@ -383,7 +417,9 @@ RECORD_TYPES: dict[str, type] = {
     "pair_reward": PairReward,
     "reward_reading": RewardReading,
     "rollout": RolloutRecord,
+    "dialogue": Dialogue,
     "document": Document,
+    "repair_task": RepairTask,
     "story": Story,
 }
 

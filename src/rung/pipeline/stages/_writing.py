@@ -31,6 +31,7 @@ class DrawSettings(Settings):
     top_p: float = Field(0.9, gt=0, le=1, description="of the sampling")
     repetition_penalty: float = Field(1.05, ge=1, le=2, description="of the sampling")
     max_new_tokens: int = Field(200, ge=1, description="limit of one text")
+    stop: tuple[str, ...] = Field(("\n#",), description="strings that end a text, beside those of the format")
 
     @property
     def sampling(self) -> Sampling:
@@ -40,6 +41,7 @@ class DrawSettings(Settings):
             top_p=self.top_p,
             repetition_penalty=self.repetition_penalty,
             max_new_tokens=self.max_new_tokens,
+            stop=self.stop,
         )
 
 

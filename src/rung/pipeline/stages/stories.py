@@ -60,6 +60,7 @@ class StoriesSettings(WritingSettings):
     strategy: str | dict[str, Any] = Field("batch", description="a part of datagen/stories/strategies")
     plan: PlanSettings = Field(PlanSettings(), description="what a prompt asks for")
     words: str = Field("", description="a list of words (YAML); empty: the shipped one")
+    vocabulary: str = Field("", description="the stage that grew the list of words; empty: the list in `words`")
     features: str = Field("", description="a file of features (YAML); empty: the shipped one")
     prompts: str = Field("", description="a file of templates and shots (YAML); empty: the shipped one")
     sampling: DrawSettings = Field(DrawSettings(), description="how stories are drawn")
@@ -91,6 +92,10 @@ class Stories(Stage):
     version = 1
     outputs: Mapping[str, str] = {"story": "story", "drop": "drop", "document": "document"}
 
+    def inputs(self) -> dict[str, str]:
+        """The stage that grew the words, where one is named."""
+        return {"vocabulary": self.settings.vocabulary} if self.settings.vocabulary else {}
+
     def files(self) -> dict[str, Path]:
         """The lists that are the user's."""
         own = self.settings
@@ -119,13 +124,14 @@ class Stories(Stage):
 
     def run(self, context: Context, inputs: Mapping[str, Opened], outputs: Outputs) -> None:
         """Write every shard that is not finished, then the documents."""
-        own = self.settings
+        own, grown = self.settings, inputs.get("vocabulary")
+        words = grown.file("words") if grown else None
         sizes = shard_sizes(own.count, own.shards)
         outputs.note("seeds", {"plan": context.seed})
 
         def make_work() -> Callable[[int], None]:
             """Load the model once in every process that writes."""
-            pen, planner = open_pen(context, outputs, own), _planner(own)
+            pen, planner = open_pen(context, outputs, own), _planner(own, words)
 
             def work(index: int) -> None:
                 """Write and save one shard."""
@@ -162,10 +168,11 @@ class Stories(Stage):
         return Verdict(not reasons, tuple(reasons))
 
 
-def _planner(own: StoriesSettings) -> Planner:
+def _planner(own: StoriesSettings, words: Path | None = None) -> Planner:
+    """The planner over the lists of the settings; `words` stands before the list that they name."""
     features = load_features(Path(own.features) if own.features else FEATURES)
     prompts = load_prompts(features, Path(own.prompts) if own.prompts else PROMPTS)
-    return Planner(own.plan, load_vocabulary(Path(own.words) if own.words else WORDS), features, prompts)
+    return Planner(own.plan, load_vocabulary(words or (Path(own.words) if own.words else WORDS)), features, prompts)
 
 
 def _shard(own: StoriesSettings, context: Context, pen: Pen, planner: Planner, share: tuple[int, int]) -> Made:

@@ -3,6 +3,7 @@ stop and a kill that resume on another number of ranks."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,14 +19,15 @@ from training_ranks import FEW_TOKENS, figures, gradient, network, rows, run, se
 
 from rung.base.errors import DataError, SettingsError
 from rung.models.parallel.layout import Layout
-from rung.train.shares import _dealt
+from rung.records.packing import PackedRow
+from rung.train.shares import RingRow, _dealt, own_rows
 
 ROOT = Path(__file__).parents[2]
 SHORT = {"epochs": 2}
 SCENARIOS = {
     "shard": {"devices": {"shard": 2}, "settings": SHORT},
     "data": {"devices": {"data": 2}, "settings": SHORT},
-    "ring": {"devices": {"context": 2}},
+    "ring": {"devices": {"context": 2, "profile": True}},
     "ring, striped": {"devices": {"context": 2, "order": "striped"}, "settings": SHORT},
     "shard and ring": {"devices": {"shard": 2, "context": 2}},
     "data and shard": {"devices": {"data": 2, "shard": 2}, "settings": SHORT},
@@ -107,6 +110,36 @@ def test_the_gradient_of_four_rows_of_eight_is_that_of_one_row_of_32(found, name
     one = gradient(network(SCENARIOS[name].get("family", "llama")), rows(4096), Layout())
     assert gap(found[name], one, "weights") < 1e-6
     assert gap(found[name], one, "losses") < 1e-6
+
+
+def test_a_rank_holds_its_share_of_split_weights_and_all_of_copied_ones(found) -> None:
+    total = sum(p.numel() for p in network().parameters())
+    assert found["four of eight, split"]["held"] == pytest.approx(total / 4, rel=0.02)
+    assert found["four of eight, ring"]["held"] == pytest.approx(total / 4, rel=0.02)
+    assert found["four of eight, copied"]["held"] == total
+
+
+def test_the_profile_of_the_ring_is_logged(found) -> None:
+    (table,) = (said for said in found["ring"]["said"] if said.startswith("the ring since the last step began"))
+    lines = [line.split() for line in table.splitlines()[2:]]
+    assert [line[:2] for line in lines] == [
+        ["forward", "0"], ["forward", "1"], ["backward", "0"], ["backward", "1"], ["backward", "2"],
+    ]  # fmt: skip
+    assert all(int(line[2]) > 0 for line in lines if line[1] != "1")
+
+
+def test_pairs_and_labelled_answers_are_not_cut_over_a_ring() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Pairs(PackedRow):
+        """Rows of another kind."""
+
+    (row,) = rows(4096)
+    pairs = Pairs(**{field.name: getattr(row, field.name) for field in dataclasses.fields(row)})
+    circle = SimpleNamespace(size=2, rank=0)
+    placement = SimpleNamespace(layout=Layout(context=2), circle=circle, num_readers=1, reader=0)
+    assert isinstance(own_rows([row], placement)[0][0], RingRow)
+    with pytest.raises(SettingsError, match="cannot be cut over a ring"):
+        own_rows([pairs], placement)
 
 
 def test_the_network_is_plain_again_afterwards(found) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 import tokenizers
 import torch
 import torch.distributed as dist
+from torch.distributed.tensor import DTensor
 
 from rung.base.errors import BudgetSpent, RungError
 from rung.base.events import Events
@@ -66,7 +67,24 @@ def settings(devices: dict[str, Any], **own: Any) -> SftSettings:
     return SftSettings(**values)
 
 
-def run(made: Any, chosen: SftSettings, scratch: Path, stop_after: int = 0, die_after: int = 0) -> TrainResult:
+class Heard:
+    """A sink that keeps what is logged."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def handle(self, event: dict[str, Any]) -> None:
+        """Keep it."""
+        if event["kind"] == "log":
+            self.said.append(event["message"])
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def run(
+    made: Any, chosen: SftSettings, scratch: Path, stop_after: int = 0, die_after: int = 0, heard: Heard | None = None
+) -> TrainResult:
     """Train; rank 0 meets a cap after so many steps (0: not), the last rank is killed after so many."""
     steps = 0
 
@@ -80,7 +98,8 @@ def run(made: Any, chosen: SftSettings, scratch: Path, stop_after: int = 0, die_
         if steps == die_after and rank == size - 1:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    return train(made, TOKENIZER, examples(), chosen, events=Events(), scratch=scratch, on_step=on_step)
+    events = Events([heard] if heard else [])
+    return train(made, TOKENIZER, examples(), chosen, events=events, scratch=scratch, on_step=on_step)
 
 
 def rows(max_tokens: int) -> tuple[PackedRow, ...]:
@@ -91,9 +110,10 @@ def rows(max_tokens: int) -> tuple[PackedRow, ...]:
 def gradient(made: Any, of: tuple[PackedRow, ...], layout: Layout) -> dict[str, Any]:
     """Of the loss of these rows."""
     with laid_out(made, layout):
+        held = sum((p.to_local() if isinstance(p, DTensor) else p).numel() for p in made.parameters())
         loss = accumulate(made, of, CrossEntropy(CrossEntropy.Settings()))
         grads = {name: whole(p.grad).double().flatten().tolist() for name, p in trainable(made).items()}
-    return {"losses": [loss], "weights": grads, "plain": True}
+    return {"losses": [loss], "weights": grads, "plain": True, "held": held}
 
 
 def figures(made: Any, result: TrainResult) -> dict[str, Any]:
@@ -123,7 +143,9 @@ def scenario(rank: int, folder: Path, what: dict[str, Any]) -> dict[str, Any]:
     try:
         if "gradient" in what:
             return gradient(made, rows(FEW_TOKENS), chosen.devices)
-        return figures(made, run(made, chosen, scratch, what.get("stop_after", 0), what.get("die_after", 0)))
+        heard = Heard()
+        result = run(made, chosen, scratch, what.get("stop_after", 0), what.get("die_after", 0), heard)
+        return {**figures(made, result), "said": heard.said}
     except RungError as error:
         return {"ended": error.code}
     finally:

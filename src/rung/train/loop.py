@@ -137,6 +137,8 @@ def run(
         going = _Run(network, material, settings, events, scratch)
         start = going.state.step
         going.go(agreed(on_step, placement))
+        if placement is not None and placement.circle.timeline is not None:
+            events.log(f"the ring since the last step began:\n{placement.circle.timeline.table()}")
     return going.result(start)
 
 

@@ -114,6 +114,9 @@ def accumulate(
     """
     device = network.output_weight.device
     weighted = _weighted(network, rows, objective)
+    placement = placement_of(network)
+    if placement is not None and placement.circle.timeline is not None:
+        placement.circle.timeline.moments.clear()
     total = global_weight((float(weights_U.sum(dtype=torch.float64)) for _, weights_U, _ in weighted), device)
     num_read = global_sum((len(row.token_ids) * counts for row, _, counts in weighted), device)
     divisor, summed = loss_divisor(total), 0.0

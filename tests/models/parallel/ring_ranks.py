@@ -118,7 +118,7 @@ class _Late:
 class SlowCircle(Circle):
     """Every transfer takes at least `delay` seconds from when it is posted."""
 
-    delay = 0.15
+    delay = 0.4
 
     def post(self, outgoing: Sequence[Tensor], incoming: Sequence[Tensor]) -> Sequence[Pending]:
         """As the circle, later."""

@@ -140,11 +140,9 @@ class Cut:
         return sum(piece.work for source in range(self.num_ranks) for piece in self.pieces(rank, source, window))
 
     def _find(self, rank: int, source: int, window: int) -> Iterable[Piece]:
-        theirs: dict[int, list[_Span]] = {}
-        for span in self._spans[source]:
-            theirs.setdefault(span.document, []).append(span)
+        mine, theirs = (self._neighbours(of, whole=rank == source and not window) for of in (rank, source))
         found: list[Piece] = []
-        for own in self._spans[rank]:
+        for own in (span for spans in mine.values() for span in spans):
             for other in theirs.get(own.document, ()):
                 piece = own.onto(other, window).trimmed()
                 if piece is not None:
@@ -153,6 +151,16 @@ class Cut:
         for piece in _joined(found):
             unmasked = piece.is_full or piece.is_causal
             yield from piece.tiles(self.query_block if unmasked else limit)
+
+    def _neighbours(self, rank: int, whole: bool) -> dict[int, list[_Span]]:
+        """A rank's spans by document. `whole`: those of a document as one, which among themselves they are: the rank
+        holds them side by side, in order."""
+        found: dict[int, list[_Span]] = {}
+        for span in self._spans[rank]:
+            found.setdefault(span.document, []).append(span)
+        if not whole:
+            return found
+        return {key: [replace(spans[0], length=sum(s.length for s in spans))] for key, spans in found.items()}
 
     def _runs(self, rank: int) -> list[tuple[int, int, int]]:
         """(start, stop, step) of the places that the rank holds."""

@@ -18,6 +18,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
+from rung.base.errors import SettingsError
 from rung.models.network import Attend, Network
 from rung.models.parallel.mesh import Placement
 
@@ -25,7 +26,11 @@ __all__ = ["over_ranks"]
 
 
 def over_ranks(network: Network, placement: Placement) -> contextlib.AbstractContextManager[None]:
-    """The network's weights as the layout wants them, and afterwards as they were; see `laid_out`."""
+    """The network's weights as the layout wants them, and afterwards as they were; see `laid_out`.
+
+    Raises:
+        SettingsError: weights that are to be split are quantised.
+    """
     return _split(network, placement) if placement.layout.shard > 1 else _copied(network)
 
 
@@ -56,6 +61,10 @@ def _copied(network: Network) -> Iterator[None]:
 @contextlib.contextmanager
 def _split(network: Network, placement: Placement) -> Iterator[None]:
     """Each layer's weights over the ranks, gathered when it computes."""
+    if not all(parameter.is_floating_point() for parameter in network.parameters()):
+        raise SettingsError(
+            "quantised weights cannot be split", place="training.devices.shard", hint="devices.data copies them"
+        )
     tensors = [*network.parameters(), *network.buffers()]
     memo: dict[int, Any] = {id(tensor): tensor for tensor in tensors}
     plain = copy.deepcopy(network, memo)

@@ -29,6 +29,9 @@ class Layout(Settings):
     query_block: int = Field(
         0, ge=0, description="most queries that meet a block at once; 0: all. Fewer take less memory, and more time"
     )
+    profile: bool = Field(
+        False, description="log what the ring did since the last step began, round by round"
+    )
     timeout_seconds: float = Field(
         600.0, gt=0, description="a rank that is silent for longer is lost, and ends the job"
     )
@@ -42,6 +45,6 @@ class Layout(Settings):
     def _consistent(self) -> Layout:
         if 0 < self.query_block < 16:
             raise ValueError("query_block is 0 or at least 16: smaller blocks only cost time")
-        if self.context == 1 and (self.order != "zigzag" or self.query_block):
-            raise ValueError("order and query_block are of the ring: set context above 1")
+        if self.context == 1 and (self.order != "zigzag" or self.query_block or self.profile):
+            raise ValueError("order, query_block and profile are of the ring: set context above 1")
         return self

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from rung.base.errors import SettingsError
-from rung.models.parallel.circle import Circle
+from rung.models.parallel.circle import Circle, Timeline
 from rung.models.parallel.layout import Layout
 
 __all__ = ["Placement", "place"]
@@ -51,5 +51,6 @@ def place(layout: Layout, device: torch.device) -> Placement:
     weights = init_device_mesh(
         device.type, (layout.data, layout.shard * layout.context), mesh_dim_names=("data", "weights")
     )
-    circle = Circle(mesh["context"].get_group() if layout.context > 1 else None)
+    group = mesh["context"].get_group() if layout.context > 1 else None
+    circle = Circle(group, Timeline() if layout.profile else None)
     return Placement(layout, weights, circle, dist.get_rank(), dist.get_rank() // layout.context)

@@ -5,7 +5,8 @@ Legend: B batch, T token of a rank, S token of a block, H query heads, K key/val
 Each rank keeps its queries; blocks of keys and values travel from rank to rank, posted before the block at hand is
 computed. What is seen of each block is merged by its log-sum-exp in float32. Backward recomputes the scores of a block
 from the merged output and log-sum-exp, the only things kept besides the rank's own queries, keys and values; the
-blocks travel round once more, and behind each its gradient in float32, which one further hop brings home.
+blocks travel round once more, and behind each the gradient in float32 that other ranks add up; a last hop brings that
+home. Three times W - 1 hops in all, as many as an all-gather, another for backward and a reduce-scatter.
 """
 
 from __future__ import annotations
@@ -135,15 +136,16 @@ def _look_at_block(
 
 
 def _pull_round(kept: tuple[Tensor, ...], block_2BSKd: Tensor, way: _Way) -> tuple[Tensor, Tensor]:
-    """Gradients in float32 of the queries [B, T, H, d] and of the rank's own block [2, B, T, K, d]; W hops.
+    """Gradients in float32 of the queries [B, T, H, d] and of the rank's own block [2, B, T, K, d].
 
-    In a round the next block and the gradient that the rank before has added to the present one arrive; the gradient
-    that was finished in the round before leaves. The last leaves with nothing to hide behind.
+    The rank's own share in its block's gradient stays here. In the rounds after, the next block and the gradient that
+    the ranks before have added up for the present one arrive, and the gradient that was finished in the round before
+    leaves; W - 1 hops of either. The last hop has nothing to hide behind.
     """
     circle = way.circle
     clock = Clock(circle, way.layer, "backward", block_2BSKd.device)
     query_grad = torch.zeros(kept[1].shape, dtype=torch.float32, device=block_2BSKd.device)
-    leaving: Tensor | None = None
+    own, leaving = torch.empty(0), None
     for number in range(circle.size):
         outgoing, incoming, arrived, coming = [], [], None, block_2BSKd
         if number < circle.size - 1:
@@ -157,10 +159,12 @@ def _pull_round(kept: tuple[Tensor, ...], block_2BSKd: Tensor, way: _Way) -> tup
         clock.timed(number, "compute", partial(_pull_block, number, kept, block_2BSKd, (query_grad, added), way))
         if pending:
             clock.timed(number, "wait", partial(circle.wait, pending))
-        leaving = added if arrived is None else arrived.add_(added)
+        if number == 0:
+            own = added
+        else:
+            leaving = added if arrived is None else arrived.add_(added)
         block_2BSKd = coming
-    assert leaving is not None
-    return query_grad, _home(clock, leaving, block_2BSKd, way)
+    return query_grad, own if leaving is None else _home(clock, leaving, own, way)
 
 
 def _pull_block(
@@ -177,15 +181,13 @@ def _pull_block(
         grads[1][1, :, keys] += found[2]
 
 
-def _home(clock: Clock, leaving: Tensor, like: Tensor, way: _Way) -> Tensor:
-    """The gradient of the rank's own block, which the next rank to the right worked on last."""
+def _home(clock: Clock, leaving: Tensor, own: Tensor, way: _Way) -> Tensor:
+    """The gradient of the rank's own block: its own share, and the others', which the next rank sends on."""
     circle = way.circle
-    if circle.size == 1:
-        return leaving
-    arrived = way.room(0, like, torch.float32)
+    arrived = torch.empty_like(own)
     pending = _posted(clock, circle.size, circle, [leaving], [arrived])
     clock.timed(circle.size, "wait", partial(circle.wait, pending))
-    return arrived
+    return arrived.add_(own)
 
 
 def _posted(

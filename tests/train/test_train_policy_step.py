@@ -218,6 +218,27 @@ def test_samples_that_train_nothing_are_not_read_and_change_nothing() -> None:
         stepped(network, [replace(sample, reference_logprobs=None) for sample in idle], loss)
 
 
+@pytest.mark.parametrize("name", ["grpo", "dapo", "gspo", "cispo", "sapo", "gmpo"])
+def test_what_moves_nothing_counts_and_is_not_read(name: str) -> None:
+    """A group of equal rewards without KL: the divisor and the gradient are those of all samples."""
+    network = llama()
+    own = samples_of(rollouts(network))
+    idle = [replace(s, advantages=(0.0,) * len(s.advantages)) if s.rollout.group == 0 else s for s in own]
+    free, held = objective(name, kl_coefficient=0.0), objective(name, kl_coefficient=0.1)
+    report, grads = stepped(network, idle, free)
+    loss, wanted, _ = defined(network, idle, free)
+    assert report.loss == pytest.approx(loss, abs=1e-5)
+    close(grads, wanted)
+    read = [stepped(network, samples, loss)[0].num_tokens for samples, loss in ((own, free), (idle, held))]
+    assert read[0] == read[1] > report.num_tokens, "where the KL acts they are read"
+    silent = [replace(s, kl=(False,) * len(s.kl)) for s in idle]
+    assert stepped(network, silent, held)[0].num_tokens == report.num_tokens
+    nothing = [replace(s, advantages=(0.0,) * len(s.advantages)) for s in own]
+    nil, none = stepped(network, nothing, free)
+    assert (nil.loss, nil.num_tokens) == (0.0, 0)
+    assert not any(bool(grad.any()) for grad in none)
+
+
 def test_a_first_update_needs_no_old_log_probabilities() -> None:
     """The current ones stand in for them: the same update, one forward pass fewer, and a ratio of exactly 1."""
     network, loss = llama(), objective("grpo", kl_coefficient=0.0)

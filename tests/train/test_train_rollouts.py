@@ -20,7 +20,9 @@ from rollout_toys import ITEMS, Even, Exam, toy
 from rung.base.errors import BudgetSpent, DataError, Drift, ModelError, SettingsError
 from rung.base.settings import validate
 from rung.records.contracts import Score
+from rung.train import rollout_update
 from rung.train.adapters import as_begun, stack_adapter
+from rung.train.policy_step import rollout_logprobs
 from rung.train.reference import choose_reference
 from rung.train.rollout_batch import prompt_places
 from rung.train.rollout_settings import RolloutSettings
@@ -307,6 +309,30 @@ def test_updates_share_a_batch_out_by_groups() -> None:
     assert update_order(batch, settings) == order
     none: Any = SimpleNamespace(kept=[0], step=1, tokens=[SimpleNamespace(counts=(False,))] * 4)
     assert update_order(none, settings) == []
+
+
+@pytest.mark.parametrize(("changes", "share"), [({}, 0.0), ({"num_updates": 2}, 0.5), ({"num_passes": 2}, 1.0)])
+def test_old_log_probabilities_are_computed_only_where_the_weights_moved_before(
+    tmp_path: Path, monkeypatch: Any, changes: Any, share: float
+) -> None:
+    asked: list[int] = []
+
+    def counted(network: Any, rollouts: Any, **how: Any) -> Any:
+        asked.append(len(rollouts))
+        return rollout_logprobs(network, rollouts, **how)
+
+    monkeypatch.setattr(rollout_update, "rollout_logprobs", counted)
+    run = toy().go(tmp_path, num_steps=2, importance={"mode": "weigh"}, **changes)
+    assert sum(asked) == share * 2 * 4 * 4
+    assert run.state.history[0].ratio_max > 1.0 if share else run.state.history[0].ratio_max == 1.0
+
+
+def test_a_step_whose_groups_are_all_alike_is_read_by_nobody(tmp_path: Path) -> None:
+    one = toy(scorer=Never())
+    before = one.weights()
+    run = one.go(tmp_path, num_steps=2, refill=None)
+    assert (run.state.num_updates, run.state.num_tokens, run.state.history[0].entropy) == (0, 0, None)
+    assert same(one.weights(), before)
 
 
 @pytest.mark.parametrize(("way", "outcome"), [("mask", "masked"), ("wrong", "trained"), ("as_is", "trained")])

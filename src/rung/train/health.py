@@ -61,6 +61,7 @@ class StepHealth:
     truncated: float
     unparsable: float
     abstained: float
+    kl_coefficient: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,14 @@ class Sample:
                 message = f"{len(self.rollout.token_ids)} tokens but {len(values)} {name}"
                 raise DataError(message, place=f"sample of rollout '{self.rollout.id}'")
 
+    def moves(self, with_kl: bool) -> bool:
+        """Whether any of its tokens has a gradient: one that counts and has an advantage, or where the KL acts."""
+        acts = (
+            (a != 0 or (with_kl and kl)) and own
+            for a, kl, own in zip(self.advantages, self.kl, self.counts, strict=True)
+        )
+        return any(acts)
+
     def trained(self) -> Rollout:
         """The rollout with only those tokens as sampled that are trained."""
         chosen = tuple(s and c for s, c in zip(self.rollout.sampled, self.counts, strict=True))
@@ -95,7 +103,8 @@ def policy_step(
     """Forward and backward over the samples, `tokens_per_micro_batch` at a time, then one update.
 
     The divisor is the global weight of all samples, known before the first forward pass, so the gradient does not
-    depend on how they were split. `importance` None: the sampler's log-probabilities are not looked at.
+    depend on how they were split. Samples that move nothing (a group of equal rewards, and no KL) count there and are
+    not read. `importance` None: the sampler's log-probabilities are not looked at.
     `on_chunk(done, all)` follows every micro-batch.
 
     Raises:
@@ -103,10 +112,11 @@ def policy_step(
         DataError: no token is trained, or some samples have log-probabilities of a reference and others none.
     """
     start = time.perf_counter()
+    counts_S = torch.tensor([sample.trained().num_sampled for sample in samples])
+    samples = [sample for sample in samples if sample.moves(objective.uses_reference)]
     rollouts = [sample.trained() for sample in samples]
     rows = pack_rollouts(rollouts, tokens_per_micro_batch, _can_share(network))
     device = network.output_weight.device
-    counts_S = torch.tensor([rollout.num_sampled for rollout in rollouts])
     total = global_weight([objective.weight(counts_S)], device)
     divisor, losses, parts = loss_divisor(total), [], []
     optimizer.zero_grad(set_to_none=True)

@@ -34,6 +34,7 @@ from rung.train.health import Diagnosis, HealthMonitor, StepHealth, step_health
 from rung.train.policy import PolicyFigures
 from rung.train.reference import Reference, choose_reference
 from rung.train.rollout_batch import Batch, draw_batch
+from rung.train.rollout_kl import Held, check_control, held_coefficient, read_reference
 from rung.train.rollout_parts import Parts
 from rung.train.rollout_settings import RolloutSettings
 from rung.train.rollout_state import RolloutState, read_state
@@ -129,6 +130,7 @@ class _Run:
         self.network, self.items, self.parts, self.settings = network, items, parts, settings
         self.events, self.scratch = events, scratch
         self.objective, self.credit = policy_objective(settings), _credit(settings)
+        check_control(settings, self.objective.settings.kl_coefficient)
         self.parameters = trainable(network)
         if not self.parameters:
             raise ModelError("no parameter is trained", hint="call rung.train.adapters.prepare on the network first")
@@ -182,8 +184,9 @@ class _Run:
         sampling_seconds = time.perf_counter() - start
         self.parts.store(step, batch.records())
         self.whole = False
-        updated = self._update(batch)
-        self._count(batch, updated, time.perf_counter() - start)
+        held = read_reference(self.reference, batch, self.settings) if self.reference else None
+        updated = self._update(batch, held)
+        self._count(batch, updated, held, time.perf_counter() - start)
         self._say(batch, updated, sampling_seconds)
         self._diagnose(batch, updated)
         if step % self.settings.eval_interval == 0 or step == self.settings.num_steps or self.state.stopped:
@@ -191,7 +194,19 @@ class _Run:
         self.whole = True
         return batch.num_sampled + updated.num_tokens
 
-    def _update(self, batch: Batch) -> Updated:
+    def _coefficient(self, held: Held | None) -> float:
+        """That of the KL in this step; 0.0 without a reference."""
+        own: float = self.objective.settings.kl_coefficient
+        return held_coefficient(own, held.kl if held is not None else None, self.settings.kl_control)
+
+    def _objective(self, held: Held | None) -> Any:
+        """The objective under the coefficient of this step."""
+        if self.settings.kl_control is None:
+            return self.objective
+        changed = self.objective.settings.model_copy(update={"kl_coefficient": self._coefficient(held)})
+        return type(self.objective)(changed)
+
+    def _update(self, batch: Batch, held: Held | None) -> Updated:
         if not batch.kept:
             self.events.log(f"step {batch.step}: no group of {len(batch.drawn)} teaches anything", level="warning")
             return _nothing()
@@ -200,9 +215,9 @@ class _Run:
             self.network,
             self.optimizer,
             batch,
-            self.objective,
+            self._objective(held),
             self.settings,
-            reference=self.reference,
+            held=held,
             learning_rate=self._learning_rate(batch.step - 1),
             poll=self.parts.poll,
         )
@@ -212,8 +227,11 @@ class _Run:
         warmup = min(own.warmup_steps, own.num_steps)
         return own.learning_rate * learning_rate_factor(own.schedule, step, own.num_steps, warmup)
 
-    def _count(self, batch: Batch, updated: Updated, seconds: float) -> None:
+    def _count(self, batch: Batch, updated: Updated, held: Held | None, seconds: float) -> None:
         state = self.state
+        health = _health(batch, updated)
+        if held is not None:
+            health = replace(health, kl=held.kl, kl_coefficient=self._coefficient(held))
         discarded = Counter(state.discarded) + Counter({str(k): v for k, v in batch.refilled.discarded.items()})
         self.state = replace(
             state,
@@ -225,7 +243,7 @@ class _Run:
             num_tokens=state.num_tokens + updated.num_tokens,
             num_updates=state.num_updates + updated.num_updates,
             discarded=dict(discarded),
-            history=(*state.history, _health(batch, updated)),
+            history=(*state.history, health),
             seconds=state.seconds + seconds,
         )
 
@@ -275,7 +293,7 @@ class _Run:
             real = sat.rate if verified is None else verified
             if reasons := watch.reasons():
                 self._stop("; ".join(reasons))
-        better = self.state.best_rate is None or real > self.state.best_rate
+        better = (self.state.best_rate is None or real > self.state.best_rate) and not self._is_far()
         if better and self.settings.keep == "best":
             save_best(self.scratch, step, self.parameters)
         self.state = replace(
@@ -285,6 +303,16 @@ class _Run:
             best_rate=real if better else self.state.best_rate,
             watched=watch.state() if watch is not None else None,
         )
+
+    def _is_far(self) -> bool:
+        """Whether the policy was last seen beyond the KL that a run is stopped for."""
+        limits, seen = self.settings.health, self.state.history[-1].kl if self.state.history else None
+        far = seen is not None and seen > limits.kl_limit and "kl_runaway" in limits.stop_on
+        if far:
+            self.events.log(
+                f"weights {seen:.3g} nats from the reference are not kept as the best", step=self.state.step
+            )
+        return far
 
     def _stop(self, why: str) -> None:
         self.events.log(f"stopped: {why}", level="warning", step=self.state.step)

@@ -10,7 +10,7 @@ from rung.base.lookup import known
 from rung.base.settings import Field, Settings
 from rung.train.dynamic_sampling import RefillSettings
 
-__all__ = ["HealthSettings", "ImportanceSettings", "RolloutSettings", "Rule"]
+__all__ = ["HealthSettings", "ImportanceSettings", "KlControlSettings", "RolloutSettings", "Rule"]
 
 Part = str | dict[str, Any]
 Rule = Literal[
@@ -26,6 +26,11 @@ Rule = Literal[
 ]
 
 
+def _unsaid(value: object) -> bool:
+    """What a recipe does not say is not written either: a fingerprint does not change because a setting came to be."""
+    return value is None
+
+
 class ImportanceSettings(Settings):
     """How samples are weighed."""
 
@@ -38,6 +43,16 @@ class ImportanceSettings(Settings):
     )
     high: float = Field(2.0, ge=1, le=1000, description="upper bound (typical: token 1.5 to 5, sequence 2 to 10)")
     low: float | None = Field(None, ge=0, le=1, description="lower bound; null: none")
+
+
+class KlControlSettings(Settings):
+    """Where the KL is held, and how hard."""
+
+    target: float = Field(gt=0, le=100, description="nats per token from the reference; up to there nothing is added")
+    strength: float = Field(
+        5.0, gt=0, le=1000, description="added to the coefficient per target's worth of KL beyond the target"
+    )
+    highest: float = Field(20.0, gt=0, le=1000, description="the coefficient never rises above this")
 
 
 class HealthSettings(Settings):
@@ -90,6 +105,11 @@ class RolloutSettings(Settings):
     optimizer: Part = Field("adamw", description="a part of train/optim")
     objective: Part = Field("dapo", description="a part of train/objectives that reads rollouts")
     credit: Part = Field("group_mean_std", description="a part of train/credit")
+    kl_control: KlControlSettings | None = Field(
+        None,
+        exclude_if=_unsaid,
+        description="hold the KL at a target by raising the objective's coefficient beyond it; null: it stays",
+    )
     importance: ImportanceSettings = Field(
         ImportanceSettings(mode="bypass"), description="what is done about a sampler that is not quite the policy"
     )

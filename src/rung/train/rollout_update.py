@@ -1,8 +1,8 @@
 """The updates of one batch of rollouts: old and reference log-probabilities first, then one step or several.
 
 The old log-probabilities are computed once, before the first of several updates, and stay: the ratio of every later
-update is to the policy that sampled. A single update takes the current ones for them, and under the bypass they are the
-sampler's own: both save that forward pass.
+update is to the policy that sampled. What only the first update reads takes the current ones for them, and under the
+bypass they are the sampler's own: both save that forward pass.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ from rung.models.network import Network
 from rung.train.importance import Mismatch
 from rung.train.policy import PolicyFigures, merge_figures
 from rung.train.policy_step import PolicyReport, Sample, policy_step, rollout_logprobs
-from rung.train.reference import Reference
 from rung.train.rollout_batch import Batch
+from rung.train.rollout_kl import Held
 from rung.train.rollout_settings import RolloutSettings
 
 __all__ = ["Updated", "update", "update_order"]
+
+
+_NONE = PolicyFigures(0, 0, 0.0, 0.0, 0.0, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +51,12 @@ def update(
     objective: Any,
     settings: RolloutSettings,
     *,
-    reference: Reference | None,
+    held: Held | None,
     learning_rate: float,
     poll: Callable[[], None],
 ) -> Updated:
-    """Train on the batch's kept groups; `poll` follows every micro-batch, and what it raises passes through.
+    """Train on the batch's kept groups; `held` is the reference's word on them (None: the objective asks for none).
+    `poll` follows every micro-batch, and what it raises passes through.
 
     Raises:
         ModelError: the loss or the gradient is not finite.
@@ -61,8 +65,10 @@ def update(
     start = time.perf_counter()
     reports: list[PolicyReport] = []
     order = update_order(batch, settings)
-    samples = _samples(network, batch, settings, reference, several=len(order) > 1)
+    samples = _samples(network, batch, settings, held, _moved_before(order))
     for chosen in order:
+        if not any(samples[place].moves(objective.uses_reference) for place in chosen):
+            continue
         reports.append(
             policy_step(
                 network,
@@ -98,20 +104,25 @@ def update_order(batch: Batch, settings: RolloutSettings) -> list[list[int]]:
     return found
 
 
+def _moved_before(order: Sequence[Sequence[int]]) -> set[int]:
+    """The samples that an update reads after another one moved the weights."""
+    return {place for chosen in order[1:] for place in chosen}
+
+
 def _samples(
-    network: Network, batch: Batch, settings: RolloutSettings, reference: Reference | None, *, several: bool
+    network: Network, batch: Batch, settings: RolloutSettings, held: Held | None, moved: set[int]
 ) -> list[Sample]:
     rollouts = [one.rollout for group in batch.kept for one in group.played]
-    limit = settings.tokens_per_micro_batch
-    old: Sequence[tuple[float, ...] | None] = [None] * len(rollouts)
-    if several and settings.importance.mode != "bypass":
-        old = rollout_logprobs(network, rollouts, precision=settings.precision, tokens_per_micro_batch=limit)
-    held: Sequence[tuple[float, ...] | None] = [None] * len(rollouts)
-    if reference is not None:
-        held = reference.logprobs(rollouts, settings.precision, limit)
+    old: dict[int, tuple[float, ...]] = {}
+    if moved and settings.importance.mode != "bypass":
+        places, limit = sorted(moved), settings.tokens_per_micro_batch
+        asked = [rollouts[place] for place in places]
+        values = rollout_logprobs(network, asked, precision=settings.precision, tokens_per_micro_batch=limit)
+        old = dict(zip(places, values, strict=True))
+    frozen: Sequence[tuple[float, ...] | None] = [None] * len(rollouts) if held is None else held.of_kept(batch)
     return [
-        Sample(rollout, credit.advantages, credit.counts, credit.kl, before, frozen)
-        for rollout, credit, before, frozen in zip(rollouts, batch.tokens, old, held, strict=True)
+        Sample(rollout, credit.advantages, credit.counts, credit.kl, old.get(place), reference)
+        for place, (rollout, credit, reference) in enumerate(zip(rollouts, batch.tokens, frozen, strict=True))
     ]
 
 
@@ -119,7 +130,7 @@ def _together(reports: Sequence[PolicyReport], seconds: float) -> Updated:
     return Updated(
         loss=sum(report.loss for report in reports) / max(len(reports), 1),
         grad_norm=max((report.grad_norm for report in reports), default=0.0),
-        figures=merge_figures([report.figures for report in reports]),
+        figures=merge_figures([report.figures for report in reports]) if reports else _NONE,
         mismatch=reports[0].mismatch if reports else None,
         num_tokens=sum(report.num_tokens for report in reports),
         num_trained=sum(report.num_trained for report in reports),

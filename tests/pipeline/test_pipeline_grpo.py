@@ -20,15 +20,17 @@ from rung.pipeline import recipe as recipes
 from rung.pipeline.plan import plan
 from rung.pipeline.runner import Options, RunResult, run
 from rung.pipeline.stage import Context
-from rung.pipeline.stages._rl_pilot import PilotSettings, pilot_figures, refuse_hopeless
+from rung.pipeline.stages._rl_pilot import PilotSettings, pilot_figures, refuse_hopeless, sample_pilot
 from rung.pipeline.stages._rl_scoring import Hidden, Watched, build_judges
 from rung.pipeline.stages.grpo import Grpo
 from rung.records.contracts import Item, Trace
 from rung.records.manifest import Opened, open_manifest
+from rung.records.rollout import Rollout
 from rung.records.types import RolloutRecord
 from rung.scoring.checks import Checks
 from rung.scoring.hidden import HiddenSettings
 from rung.scoring.mixing import MixSettings
+from rung.search.played import Played
 
 SIZES = {"num_steps": 24, "prompts_per_step": 8, "group_size": 32, "learning_rate": 5e-3, "truncated": "as_is",
          "eval_interval": 12, "health": {"stop_on": ()}, "checkpoint_interval": 4}  # fmt: skip
@@ -187,6 +189,16 @@ def test_the_pilot_tells_a_solved_task_from_a_hopeless_one() -> None:
     silent = [RolloutRecord("r", 0, 0, "i", "t", "x", "y", "pilot")] * 4
     with pytest.raises(GateFailed, match="judged none"):
         refuse_hopeless(pilot_figures(silent, 4), settings, "grpo")
+
+
+@pytest.mark.parametrize(("way", "accuracy"), [("wrong", [0.0, 1.0]), ("mask", [1.0, 1.0]), ("as_is", [1.0, 1.0])])
+def test_the_pilot_judges_answers_that_were_cut_as_training_does(way: Any, accuracy: list[float]) -> None:
+    cut, whole = (Rollout("r", 0, (1,), (2,), (True,), (0.0,), truncated=is_cut) for is_cut in (True, False))
+    played = [Played(cut, Trace("i0", "1")), Played(whole, Trace("i0", "1"))]
+    player: Any = SimpleNamespace(play=lambda items, seeds, groups: played)
+    records = sample_pilot(player, ITEMS[:1], Checks(), 2, 0, truncated=way)
+    assert [record.accuracy for record in records] == accuracy
+    assert [record.text for record in records] == ["1", "1"]
 
 
 def verdict(num_items: int, difference: float, low: float, **exam: Any) -> Any:

@@ -26,7 +26,8 @@ from rung.train.settings import AdapterSettings, StackSettings
 __all__ = ["Bench", "Policy", "open_policy", "run_figures"]
 
 _CURVES = (
-    "reward_mean", "entropy", "kl", "drift", "mixed_share", "truncated", "length_right", "length_wrong", "mismatch",
+    "reward_mean", "entropy", "kl", "kl_coefficient", "drift", "mixed_share", "truncated", "length_right",
+    "length_wrong", "mismatch",
 )  # fmt: skip
 
 
@@ -76,8 +77,8 @@ class Bench:
         own, context, size = self.settings.pilot, self.context, self.settings.training.group_size
         if not self.outputs.finished("pilot"):
             chosen = sorted(items, key=lambda item: derive(context.seed, "pilot", item.id))[: own.num_prompts]
-            seed = derive(context.seed, "pilot")
-            records = sample_pilot(self._player(), chosen, self.judges.accuracy, size, seed)
+            seed, cut = derive(context.seed, "pilot"), self.settings.training.truncated
+            records = sample_pilot(self._player(), chosen, self.judges.accuracy, size, seed, truncated=cut)
             self.outputs.shard("pilot", 0, records)
             context.budget.spend(tokens=sum(len(record.token_ids) for record in records))
         figures = pilot_figures(self.outputs.records("pilot"), size, self.least or 1.0)

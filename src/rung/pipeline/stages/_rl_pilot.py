@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from rung.base.errors import GateFailed
 from rung.base.fingerprint import plain
 from rung.base.proportions import wilson_interval
 from rung.base.seeds import derive
 from rung.base.settings import Field, Settings
+from rung.pipeline.stages._model import room
 from rung.records.contracts import Item, Scorer
 from rung.records.types import RolloutRecord
 from rung.search.one_shot import OneShot
@@ -32,14 +33,21 @@ class PilotSettings(Settings):
 
 
 def sample_pilot(
-    player: OneShot, items: Sequence[Item], scorer: Scorer, group_size: int, seed: int
+    player: OneShot,
+    items: Sequence[Item],
+    scorer: Scorer,
+    group_size: int,
+    seed: int,
+    *,
+    truncated: Literal["wrong", "mask", "as_is"],
 ) -> list[RolloutRecord]:
-    """One group of judged answers for every item."""
+    """One group of answers for every item, judged as training judges them: `truncated` is its setting."""
     asked = [item for item in items for _ in range(group_size)]
     groups = [number for number in range(len(items)) for _ in range(group_size)]
     seeds = [derive(seed, "pilot", number, n % group_size) for n, number in enumerate(groups)]
     played = player.play(asked, seeds, groups)
-    scores = scorer.score(asked, [one.trace for one in played])
+    judged = room("train.rollout_batch").judged_trace
+    scores = scorer.score(asked, [judged(one, truncated) for one in played])
     return [
         _record(item, one, score.value, score.reason) for item, one, score in zip(asked, played, scores, strict=True)
     ]

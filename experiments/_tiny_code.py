@@ -17,7 +17,7 @@ from rung.records.manifest import Opened
 from rung.records.types import SftRecord, record_id
 from rung.scoring.task import Generated, Question, TaskSettings
 
-__all__ = ["BODIES", "TinyData", "TinyFunctions"]
+__all__ = ["BODIES", "TinyData", "TinyFunctions", "program"]
 
 BODIES = {"sum": "a + b", "less": "a - b", "times": "a * b", "most": "max(a, b)"}
 _PAIRS = [[2, 5], [7, 3], [4, 4], [-1, 6]]
@@ -32,10 +32,10 @@ class TinyFunctions(Generated[TaskSettings]):
         """One function."""
         name, number = "sum", rng.randrange(10_000)
         problem = {"entry_point": "f", "pairs": [[pair, sum(pair)] for pair in _PAIRS]}
-        wrong = tuple(_program(body) for other, body in BODIES.items() if other != name)
+        wrong = tuple(program(body) for other, body in BODIES.items() if other != name)
         return Question(
             f"{name} {number}",
-            _program(BODIES[name]),
+            program(BODIES[name]),
             {"code": {"problem": problem}},
             f"{name} {number}",
             "code",
@@ -47,17 +47,20 @@ class TinyData(Stage):
     """Every instruction answered by a body that was drawn without looking at it."""
 
     class Settings(Settings):
-        """How many."""
+        """How many, of what."""
 
         count: int = Field(512, ge=1, description="records")
+        asked: str = Field("sum", description="what every instruction asks for")
+        bodies: dict[str, str] = Field(BODIES, min_length=1, description="what answers return, each equally likely")
 
     outputs: Mapping[str, str] = {"sft": "sft"}
 
     def run(self, context: Context, inputs: Mapping[str, Opened], outputs: Outputs) -> None:
         """One shard."""
-        rng = random.Random(context.seed)
+        rng, own = random.Random(context.seed), self.settings
         records = [
-            _record(n, f"sum {rng.randrange(10_000)}", rng.choice(sorted(BODIES))) for n in range(self.settings.count)
+            _record(n, f"{own.asked} {rng.randrange(10_000)}", own.bodies[rng.choice(sorted(own.bodies))])
+            for n in range(own.count)
         ]
         outputs.shard("sft", 0, records)
 
@@ -66,12 +69,13 @@ class TinyData(Stage):
         return {"qc": {"records": output.count("sft")}}
 
 
-def _program(body: str) -> str:
+def program(body: str) -> str:
+    """A function of two numbers that returns it."""
     return f"def f(a, b):\n    return {body}"
 
 
-def _record(number: int, instruction: str, name: str) -> SftRecord:
-    response = _program(BODIES[name])
+def _record(number: int, instruction: str, body: str) -> SftRecord:
+    response = program(body)
     return SftRecord(
         id=record_id(number, instruction),
         instruction=instruction,

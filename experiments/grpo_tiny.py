@@ -1,8 +1,10 @@
-"""Does the policy loop learn? Two tasks for a model of a few hundred thousand weights, three seeds each.
+"""Does the policy loop learn, and does it stay near where it began? Tasks for a model that fits in a test.
 
-`target`: a letter is to be said, from chance (specification item 317). `code`: a function is to be written, and the
-reward is what the sandbox says of its tests; the model was trained before on programs of which one in four is right.
-Writes grpo_tiny.json and grpo_tiny.md.
+`target`: a letter is to be said, from chance (specification item 317), three times: under a small fixed KL coefficient,
+held at 1.5 nats, where the letter becomes the likeliest, and held at 4, where it is nearly always drawn. To say it
+always is 4.7 nats away, for the model gives it 0.9 % at first. `code`: a function is to be written, and the reward is
+what the sandbox says of its tests; the model was trained before on programs of which one in four is right. Three seeds
+each. Writes grpo_tiny.json and grpo_tiny.md.
 """
 
 from __future__ import annotations
@@ -21,27 +23,31 @@ from rung.models.load import load
 from rung.pipeline import recipe as recipes
 from rung.pipeline.runner import Options
 from rung.pipeline.runner import run as run_recipe
-from rung.records.manifest import open_manifest
+from rung.records.manifest import Opened, open_manifest
 
-__all__ = ["code_stages", "page", "run", "target_stages"]
+__all__ = ["arms", "code_stages", "page", "recipe_run", "run", "target_stages"]
 
 SEEDS = (1, 2, 3)
 RUNS = Path("runs/experiments")
 _KL = {"objective": {"kind": "grpo", "kl_coefficient": 0.02, "clip_high": 0.28}}
+_GREEDY: dict[str, Any] = {"num_items": 48}
+_SAMPLED: dict[str, Any] = {"num_items": 48, "num_samples": 4, "temperature": 1.0}
+BOUNDS = {"target, not held": None, "target, held at 1.5": 2.5, "target, held at 4": 4.6, "code, held at 0.1": 0.3}
+"""Nats per token that no step of a run may lie beyond."""
 
 
-def target_stages(**sizes: Any) -> list[dict[str, Any]]:
+def target_stages(bound: float | None = None, exam: Mapping[str, Any] = _GREEDY, **sizes: Any) -> list[dict[str, Any]]:
     """A letter, said by a model that knows nothing."""
     training = {
         "num_steps": 40, "prompts_per_step": 8, "group_size": 32, "learning_rate": 5e-3, "truncated": "as_is",
-        "eval_interval": 10, "health": {"stop_on": ["kl_runaway"], "kl_limit": 20}, **_KL, **sizes,
+        "eval_interval": 10, "health": {"stop_on": ["kl_runaway"], "kl_limit": bound or 20.0}, **_KL, **sizes,
     }  # fmt: skip
     task = {"kind": "target_word", "words": ["a"], "prompt": "{number}{word}"}
     return [
         {"grpo": {
             "name": "rl", "tasks": [task], "num_items": 64, "prompt": {"format": "raw"},
             "sampling": {"max_new_tokens": 1}, "adapter": {"kind": "none"},
-            "pilot": {"num_prompts": 16, "least_mixed": 0.05}, "exam": {"num_items": 48}, "training": training,
+            "pilot": {"num_prompts": 16, "least_mixed": 0.05}, "exam": dict(exam), "training": training,
         }}
     ]  # fmt: skip
 
@@ -49,8 +55,8 @@ def target_stages(**sizes: Any) -> list[dict[str, Any]]:
 def code_stages(epochs: int = 20, **sizes: Any) -> list[dict[str, Any]]:
     """Functions, written by a model that can write any of four."""
     training = {
-        "num_steps": 30, "prompts_per_step": 8, "group_size": 16, "learning_rate": 2e-3, "eval_interval": 10,
-        "health": {"kl_limit": 5}, **_KL, **sizes,
+        "num_steps": 60, "prompts_per_step": 8, "group_size": 16, "learning_rate": 2e-3, "eval_interval": 10,
+        "health": {"kl_limit": BOUNDS["code, held at 0.1"]}, "kl_control": {"target": 0.1}, **_KL, **sizes,
     }  # fmt: skip
     sft = {"epochs": epochs, "learning_rate": 5e-3, "sequences_per_step": 32, "eval_fraction": 0.0}
     return [
@@ -64,21 +70,36 @@ def code_stages(epochs: int = 20, **sizes: Any) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+def arms() -> dict[str, list[dict[str, Any]]]:
+    """The stages of every row of the table."""
+    near, far = BOUNDS["target, held at 1.5"], BOUNDS["target, held at 4"]
+    return {
+        "target, not held": target_stages(),
+        "target, held at 1.5": target_stages(near, kl_control={"target": 1.5}),
+        "target, held at 4": target_stages(far, _SAMPLED, kl_control={"target": 4.0, "strength": 20.0}),
+        "code, held at 0.1": code_stages(),
+    }
+
+
 def run(results_folder: Path, quick: bool = False) -> None:
-    """Both tasks, seed after seed; what is done so far is written after each."""
+    """Every arm, seed after seed; what is done so far is written after each."""
     found: dict[str, dict[str, Any]] = {}
-    for name, stages in (("target", target_stages()), ("code", code_stages())):
+    for name, stages in arms().items():
         for seed in SEEDS[:1] if quick else SEEDS:
             found.setdefault(name, {})[str(seed)] = one(name, stages, seed)
-            sys.stdout.write(page({"tasks": found}))
-            write_json(results_folder / "grpo_tiny.json", {"tasks": found})
-            write_text(results_folder / "grpo_tiny.md", page({"tasks": found}))
+            sys.stdout.write(page({"arms": found}))
+            write_json(results_folder / "grpo_tiny.json", {"arms": found})
+            write_text(results_folder / "grpo_tiny.md", page({"arms": found}))
 
 
-def one(name: str, stages: list[dict[str, Any]], seed: int, runs: Path = RUNS) -> dict[str, Any]:
-    """The figures of one run, which is taken up where it stands."""
+def recipe_run(name: str, stages: list[dict[str, Any]], seed: int, runs: Path = RUNS) -> Opened:
+    """The stage `rl` of a run on a tiny model, which is taken up where it stands.
+
+    Raises:
+        SystemExit: it ended otherwise than by finishing.
+    """
     runs.mkdir(parents=True, exist_ok=True)
-    path = runs / f"grpo_tiny-{name}-{seed}.yaml"
+    path = runs / f"{name.replace(', ', '-').replace(' ', '_')}-{seed}.yaml"
     write_text(path, yaml.safe_dump({"run": path.stem, "model": "tiny:llama", "seed": seed, "stages": stages}))
     keeper = ModelsKeeper(functools.partial(load, precision="float32"))
     recipe = recipes.load(path)
@@ -87,9 +108,15 @@ def one(name: str, stages: list[dict[str, Any]], seed: int, runs: Path = RUNS) -
     result = run_recipe(recipe, runs, keeper, Options(allow_dirty=True, force=forced))
     if result.exit_code:
         raise SystemExit(f"{path}: {result.error}")
-    manifest = open_manifest(runs / path.stem / "rl").manifest
+    return open_manifest(runs / path.stem / "rl")
+
+
+def one(name: str, stages: list[dict[str, Any]], seed: int, runs: Path = RUNS) -> dict[str, Any]:
+    """The figures of one run."""
+    manifest = recipe_run(f"grpo_tiny-{name}", stages, seed, runs).manifest
     figures = manifest.figures
-    values = [value for _, value in figures["curves"]["kl"]]
+    curves = {name: [value for _, value in figures["curves"][name]] for name in ("kl", "entropy", "accuracy")}
+    final = figures["final_step"]
     return {
         "passed": manifest.gate["passed"],
         "seconds": round(manifest.spend["seconds"], 1),
@@ -99,8 +126,9 @@ def one(name: str, stages: list[dict[str, Any]], seed: int, runs: Path = RUNS) -
         "exam": figures["exam"],
         "stopped": figures["stopped"],
         "reference": figures["reference"],
-        "kl": [max(values), values[-1]],
-        "entropy": [figures["curves"]["entropy"][0][1], figures["curves"]["entropy"][-1][1]],
+        "kl": {"highest": max(curves["kl"]), "last": curves["kl"][-1], "published": curves["kl"][max(final - 1, 0)]},
+        "final_step": final,
+        "curves": curves,
         "sandbox": manifest.calibration.get("sandbox", {}).get("rung", ""),
     }
 
@@ -110,22 +138,27 @@ def page(result: Mapping[str, Any]) -> str:
     lines = [
         "# The policy loop on tasks that a tiny model can learn",
         "",
-        "Held-out pass rates before and after (target: greedy; code: four sampled answers to each item); the interval "
-        "is of the paired gain (95 %, bootstrap over items). Sampled pass rate and share of mixed groups are the "
-        "pilot's. Written by `python -m experiments grpo_tiny`.",
+        "Held-out pass rates before and after (greedy where the target is held at 1.5 nats or not at all, else four "
+        "sampled answers to each item); the interval is of the paired gain (95 %, bootstrap over items). Drawn right: "
+        "the share of the training answers of the first and of the last step. KL in nats per token from the policy at "
+        "the start: the highest of any step, against the bound that was set before. Written by "
+        "`python -m experiments grpo_tiny`.",
         "",
-        "| task | seed | sampled at first | mixed groups | before | after | gain | McNemar p | KL, highest and last | "
-        "entropy | tokens | seconds |",
-        "|---|---:|---:|---:|---:|---:|---|---:|---:|---|---:|---:|",
+        "| task | seed | before | after | gain | McNemar p | drawn right | KL, highest | bound | entropy | tokens "
+        "| seconds |",
+        "|---|---:|---:|---:|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    for name, seeds in result["tasks"].items():
+    for name, seeds in result["arms"].items():
+        bound = BOUNDS[name]
         for seed, own in seeds.items():
-            exam, lift = own["exam"], own["exam"]["lift"]
+            exam, lift, curves = own["exam"], own["exam"]["lift"], own["curves"]
             gain = f"{lift['difference']:+.1%} [{lift['interval']['low']:+.1%}, {lift['interval']['high']:+.1%}]"
-            entropy = f"{own['entropy'][0]:.2f} to {own['entropy'][1]:.2f}"
+            entropy = f"{curves['entropy'][0]:.2f} to {curves['entropy'][-1]:.2f}"
+            beyond = bound is not None and own["kl"]["highest"] > bound
             lines.append(
-                f"| {name} | {seed} | {own['pilot_pass_rate']:.1%} | {own['pilot_mixed']['share']:.0%} | "
-                f"{exam['before']['rate']:.1%} | {exam['after']['rate']:.1%} | {gain} | {exam['mcnemar']['p']:.1g} | "
-                f"{own['kl'][0]:.2f}, {own['kl'][1]:.2f} | {entropy} | {own['sampled_tokens']} | {own['seconds']} |"
+                f"| {name} | {seed} | {exam['before']['rate']:.1%} | {exam['after']['rate']:.1%} | {gain} | "
+                f"{exam['mcnemar']['p']:.1g} | {curves['accuracy'][0]:.1%} to {curves['accuracy'][-1]:.1%} | "
+                f"{own['kl']['highest']:.2f}{' BEYOND' if beyond else ''} | {'-' if bound is None else bound} | "
+                f"{entropy} | {own['sampled_tokens']} | {own['seconds']} |"
             )
     return "\n".join(lines) + "\n"

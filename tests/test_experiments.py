@@ -16,6 +16,7 @@ NAMES = (
     "caps",
     "downstream",
     "executors",
+    "grpo_tiny",
     "kill_resume",
     "parity",
     "providers",

@@ -29,9 +29,7 @@ class Layout(Settings):
     query_block: int = Field(
         0, ge=0, description="most queries that meet a block at once; 0: all. Fewer take less memory, and more time"
     )
-    profile: bool = Field(
-        False, description="log what the ring did since the last step began, round by round"
-    )
+    profile: bool = Field(False, description="log what the ring did since the last step began, round by round")
     timeout_seconds: float = Field(
         600.0, gt=0, description="a rank that is silent for longer is lost, and ends the job"
     )

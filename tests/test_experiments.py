@@ -23,6 +23,7 @@ NAMES = (
     "reward_holds",
     "rlhf_two",
     "serve_load",
+    "stream_memory",
     "sizes",
     "stories",
 )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import torch
 from rollout_toys import ITEMS, Exam, toy
 
 from rung.base.errors import BudgetSpent, SettingsError
+from rung.train import rollout_loop
 from rung.train.credit.group_mean_std import GroupMeanStd
 from rung.train.reference import choose_reference
 from rung.train.rollout_batch import draw_batch
@@ -68,8 +71,18 @@ def test_what_is_measured_is_the_first_draw_thrown_away_groups_included() -> Non
         assert own == pytest.approx(other, abs=1e-5)
 
 
-def test_a_controlled_run_that_was_stopped_goes_on_to_the_bit(tmp_path: Path) -> None:
-    control, count = {"kl_control": {"target": 0.001, "highest": 1000.0}, **KL}, itertools.count(1)
+def measured(monkeypatch: Any, kl_of: Callable[[int], float]) -> None:
+    """From here on every step reads this KL, whatever it is; the rest of the reference's word stays."""
+
+    def read(reference: Any, batch: Any, settings: Any) -> Any:
+        return replace(read_reference(reference, batch, settings), kl=kl_of(batch.step))
+
+    monkeypatch.setattr(rollout_loop, "read_reference", read)
+
+
+def test_a_controlled_run_that_was_stopped_goes_on_to_the_bit(tmp_path: Path, monkeypatch: Any) -> None:
+    measured(monkeypatch, lambda step: 0.1 * step)
+    control, count = {"kl_control": {"target": 0.25}, **KL}, itertools.count(1)
     straight, broken, resumed = toy("lora"), toy("lora"), toy("lora")
     whole = straight.go(tmp_path / "a", **control)
 
@@ -82,16 +95,17 @@ def test_a_controlled_run_that_was_stopped_goes_on_to_the_bit(tmp_path: Path) ->
     rest = resumed.go(tmp_path / "b", **control)
     assert rest.resumed_from == 3
     assert rest.state.history == whole.state.history
-    assert len({health.kl_coefficient for health in whole.state.history}) > 2
+    found = [health.kl_coefficient for health in whole.state.history]
+    assert found == pytest.approx([0.01, 0.01, 1.01, 3.01, 5.01, 7.01])
     assert all(torch.equal(value, resumed.weights()[name]) for name, value in straight.weights().items())
 
 
-def test_weights_beyond_the_limit_are_not_kept_as_the_best(tmp_path: Path) -> None:
+def test_weights_beyond_the_limit_are_not_kept_as_the_best(tmp_path: Path, monkeypatch: Any) -> None:
+    measured(monkeypatch, lambda step: 0.6)
     for stop_on, best in ((("kl_runaway",), 0), ((), 3)):
         one = toy()
         exam = Exam(one.parts().player, one.scorer, rates=[0.0, 0.75, 0.5])
-        health = {"stop_on": stop_on, "kl_limit": 1e-6}
-        run = one.go(tmp_path / str(best), parts={"exam": exam}, health=health, **KL)
+        run = one.go(tmp_path / str(best), parts={"exam": exam}, health={"stop_on": stop_on, "kl_limit": 0.5}, **KL)
         assert run.final_step == best
 
 

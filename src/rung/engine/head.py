@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rung.engine.sampling.penalty import Penalties
 from rung.engine.totals import totals
-from rung.models.layers.projection import product
+from rung.models.layers.projection import product_into
 from rung.models.network import Network
 
 __all__ = ["Head", "Needs", "Outcome"]
@@ -119,7 +119,7 @@ class Head:
         if hidden_ND.dtype == torch.float32:
             torch.mm(hidden_ND, weight_CD.t(), out=out_NC)
         else:
-            out_NC.copy_(product(hidden_ND, weight_CD))
+            product_into(hidden_ND, weight_CD, out_NC)
         if self._network.softcap:
             out_NC.div_(self._network.softcap).tanh_().mul_(self._network.softcap)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from rung.models.layers.normalisation import RMSNorm
-from rung.models.layers.projection import project
+from rung.models.layers.projection import project, project_all
 from rung.models.layers.rotary import rotate
 from rung.models.network import Attend
 
@@ -56,9 +56,9 @@ class Attention(nn.Module):
     def forward(self, x_BTD: Tensor, angles: tuple[Tensor, Tensor] | None, attend: Attend) -> Tensor:
         """[B, T, D] to [B, T, D]; `angles` are the cosine and sine of `Rotary.angles`, None: nothing is rotated."""
         heads = (*x_BTD.shape[:2], -1, self.options.head_width)
-        query_BTHd = project(self.q_proj, x_BTD).view(heads)
-        key_BTKd = project(self.k_proj, x_BTD).view(heads)
-        value_BTKd = project(self.v_proj, x_BTD).view(heads)
+        query_BTHd, key_BTKd, value_BTKd = (
+            made.view(heads) for made in project_all((self.q_proj, self.k_proj, self.v_proj), x_BTD)
+        )
         if self.q_norm is not None and self.k_norm is not None:
             query_BTHd, key_BTKd = self.q_norm(query_BTHd), self.k_norm(key_BTKd)
         if angles is not None:

@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rung.models.layers.projection import project
+from rung.models.layers.projection import project, project_all
 from rung.models.native.kernels import layer_kernels
 
 __all__ = ["Activation", "GatedFeedForward", "PlainFeedForward"]
@@ -27,12 +27,11 @@ class GatedFeedForward(nn.Module):
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """[B, T, D] to [B, T, D]."""
-        gate = project(self.gate_proj, x_BTD)
+        gate, up = project_all((self.gate_proj, self.up_proj), x_BTD)
         if ours := layer_kernels(gate):
-            up = project(self.up_proj, x_BTD)
             return project(self.down_proj, ours.gated(gate, up, self.activation == "gelu_tanh"))
         opened = functional.silu(gate) if self.activation == "silu" else functional.gelu(gate, approximate="tanh")
-        return project(self.down_proj, opened * project(self.up_proj, x_BTD))
+        return project(self.down_proj, opened * up)
 
 
 class PlainFeedForward(nn.Module):

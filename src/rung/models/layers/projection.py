@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rung.models.native.kernels import product_kernels
+from rung.models.native.kernels import Kernels, product_kernels
 
-__all__ = ["product", "project"]
+__all__ = ["product", "product_into", "project", "project_all"]
 
 
 def project(layer: nn.Module, x: Tensor) -> Tensor:
     """`layer(x)`; see `product` for the kernel of a plain linear layer without gradients."""
-    if type(layer) is not nn.Linear or torch.is_grad_enabled():
-        out: Tensor = layer(x)
-        return out
-    out = product(x, layer.weight)
-    return out if layer.bias is None else out + layer.bias
+    return project_all((layer,), x)[0]
+
+
+def project_all(layers: Sequence[nn.Module], x: Tensor) -> list[Tensor]:
+    """What each of several layers makes of the same input."""
+    plain = [layer for layer in layers if type(layer) is nn.Linear]
+    if len(plain) < len(layers) or torch.is_grad_enabled():
+        return [layer(x) for layer in layers]
+    ours = _kernels(x, *(layer.weight for layer in plain))
+    if ours is None:
+        return [layer(x) for layer in layers]
+    flat = ours.products(x.reshape(-1, x.shape[-1]), [layer.weight for layer in plain])
+    outs = [out.view(*x.shape[:-1], -1) for out in flat]
+    return [out if layer.bias is None else out + layer.bias for out, layer in zip(outs, plain, strict=True)]
 
 
 def product(x: Tensor, weight_OD: Tensor) -> Tensor:
@@ -25,8 +36,22 @@ def product(x: Tensor, weight_OD: Tensor) -> Tensor:
 
     Then by it for many rows too, or a row's bits would depend on how many there are.
     """
-    if weight_OD.dtype == x.dtype == torch.bfloat16 and x.device.type == "cpu" and not x.shape[-1] % 2:
-        ours = product_kernels()
-        if ours is not None and weight_OD.is_contiguous() and not torch.is_autocast_enabled("cpu"):
-            return ours.product(x.reshape(-1, x.shape[-1]), weight_OD).view(*x.shape[:-1], -1)
+    if ours := _kernels(x, weight_OD):
+        return ours.product(x.reshape(-1, x.shape[-1]), weight_OD).view(*x.shape[:-1], -1)
     return functional.linear(x, weight_OD)
+
+
+def product_into(x_ND: Tensor, weight_OD: Tensor, out_NO: Tensor) -> None:
+    """`product` into float32 rows that may lie apart."""
+    if ours := _kernels(x_ND, weight_OD):
+        ours.product_wide(x_ND, weight_OD, out_NO)
+    else:
+        out_NO.copy_(functional.linear(x_ND, weight_OD))
+
+
+def _kernels(x: Tensor, *weights: Tensor) -> Kernels | None:
+    if x.dtype != torch.bfloat16 or x.device.type != "cpu" or x.shape[-1] % 2 or torch.is_autocast_enabled("cpu"):
+        return None
+    if any(weight.dtype != torch.bfloat16 or not weight.is_contiguous() for weight in weights):
+        return None
+    return product_kernels()

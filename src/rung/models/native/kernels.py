@@ -34,6 +34,23 @@ _PRODUCTS = 16  # multiplications as dear as one number
 _COMMON = 64  # places that a row looks at
 _TRIED = (64, 576, 1536)  # rows, width and outputs of the product that decides
 
+# a: address, w: whole number, f: float, i: small number, switch or threads; ctypes then converts without being told
+_KINDS = {"a": ctypes.c_void_p, "w": ctypes.c_int64, "f": ctypes.c_float, "i": ctypes.c_int}
+_ARGUMENTS = {
+    "rung_attend_float32": "aaawwwwwaaafaai",
+    "rung_attend_bfloat16": "aaawwwwwaaafaai",
+    "rung_put": "awwwwaaa",
+    "rung_products": "awwaaaii",
+    "rung_product_wide": "aawwwawi",
+    "rung_rms_norm": "aawwfiai",
+    "rung_gated": "aawiai",
+    "rung_rotate": "aaawwwai",
+    "rung_add_chunk": "awwwaaiwaai",
+    "rung_finish": "awaa",
+    "rung_mask_rows": "awwwaaaaai",
+    "rung_draw_rows": "awwwaaaaaaaaai",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Looks:
@@ -80,6 +97,9 @@ class Kernels:
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
+        for name, kinds in _ARGUMENTS.items():
+            if hasattr(library, name):  # not every processor has a product
+                getattr(library, name).argtypes = [_KINDS[kind] for kind in kinds]
         self._attend = {dtype: getattr(library, f"rung_attend_{name}") for dtype, name in _TYPES.items()}
         self.has_product = bool(library.rung_has_product())
 
@@ -104,31 +124,46 @@ class Kernels:
         query_RHd = query_RHd.contiguous()
         seen, total = torch.empty_like(query_RHd), query_RHd.new_empty((num_rows, num_heads), dtype=torch.float32)
         self._attend[query_RHd.dtype](
-            _at(query_RHd), _at(keys), _at(values), _whole(capacity), _whole(width), _whole(num_kv_heads),
-            _whole(num_heads // num_kv_heads), _whole(num_rows), _at(looks.slots), _at(looks.firsts), _at(looks.lasts),
-            ctypes.c_float(scale), _at(seen), _at(total),
+            _at(query_RHd), _at(keys), _at(values), capacity, width, num_kv_heads,
+            num_heads // num_kv_heads, num_rows, _at(looks.slots), _at(looks.firsts), _at(looks.lasts),
+            scale, _at(seen), _at(total),
             _threads(_COMMON * query_RHd.numel()),
         )  # fmt: skip
         return seen, total
 
     def product(self, x_ND: Tensor, weight_OD: Tensor) -> Tensor:
         """x W' in bfloat16 [N, O], summed in float32; D is even."""
+        return self.products(x_ND, (weight_OD,))[0]
+
+    def products(self, x_ND: Tensor, weights: Sequence[Tensor]) -> list[Tensor]:
+        """`product` with each of several matrices, which costs less than one after another."""
+        x_ND = x_ND.contiguous()
+        (num_rows, width), num = x_ND.shape, len(weights)
+        outs = [x_ND.new_empty((num_rows, weight.shape[0])) for weight in weights]
+        self._library.rung_products(
+            _at(x_ND), num_rows, width, (ctypes.c_void_p * num)(*(w.data_ptr() for w in weights)),
+            (ctypes.c_int64 * num)(*(w.shape[0] for w in weights)),
+            (ctypes.c_void_p * num)(*(out.data_ptr() for out in outs)), num,
+            _threads(num_rows * sum(w.numel() for w in weights) // _PRODUCTS),
+        )  # fmt: skip
+        return outs
+
+    def product_wide(self, x_ND: Tensor, weight_OD: Tensor, out_NO: Tensor) -> None:
+        """`product`, rounded as there, into float32 rows that may lie apart."""
         x_ND = x_ND.contiguous()
         num_rows, width = x_ND.shape
-        out_NO = x_ND.new_empty((num_rows, weight_OD.shape[0]))
-        self._library.rung_product(
-            _at(x_ND), _at(weight_OD), _whole(num_rows), _whole(width), _whole(weight_OD.shape[0]), _at(out_NO),
-            _threads(num_rows * weight_OD.numel() // _PRODUCTS),
+        self._library.rung_product_wide(
+            _at(x_ND), _at(weight_OD), num_rows, width, weight_OD.shape[0], _at(out_NO),
+            out_NO.stride(0), _threads(num_rows * weight_OD.numel() // _PRODUCTS),
         )  # fmt: skip
-        return out_NO
 
     def rms_norm(self, x: Tensor, gain: Tensor, epsilon: float, centred: bool) -> Tensor:
         """Rows of the last dimension, bfloat16, a multiple of 16; see `rung.models.layers.normalisation`."""
         x = x.contiguous()
         out, width = torch.empty_like(x), x.shape[-1]
         self._library.rung_rms_norm(
-            _at(x), _at(gain), _whole(x.numel() // width), _whole(width),
-            ctypes.c_float(epsilon), int(centred), _at(out),
+            _at(x), _at(gain), x.numel() // width, width,
+            epsilon, int(centred), _at(out),
             _threads(x.numel()),
         )  # fmt: skip
         return out
@@ -138,9 +173,7 @@ class Kernels:
         approximation."""
         gate, up = gate.contiguous(), up.contiguous()
         out = torch.empty_like(gate)
-        self._library.rung_gated(
-            _at(gate), _at(up), _whole(gate.numel()), int(gelu), _at(out), _threads(4 * gate.numel())
-        )
+        self._library.rung_gated(_at(gate), _at(up), gate.numel(), int(gelu), _at(out), _threads(4 * gate.numel()))
         return out
 
     def rotate(self, x_BTHd: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
@@ -149,8 +182,8 @@ class Kernels:
         num_heads, width = x_BTHd.shape[2:]
         out = torch.empty_like(x_BTHd)
         self._library.rung_rotate(
-            _at(x_BTHd), _at(cosine), _at(sine), _whole(x_BTHd.numel() // (num_heads * width)), _whole(num_heads),
-            _whole(width), _at(out), _threads(x_BTHd.numel()),
+            _at(x_BTHd), _at(cosine), _at(sine), x_BTHd.numel() // (num_heads * width), num_heads,
+            width, _at(out), _threads(x_BTHd.numel()),
         )  # fmt: skip
         return out
 
@@ -159,8 +192,8 @@ class Kernels:
         new_RKd = new_RKd.contiguous()
         num_rows, num_kv_heads, width = new_RKd.shape
         self._library.rung_put(
-            _at(new_RKd), _whole(width * new_RKd.itemsize), _whole(held.shape[2]), _whole(num_kv_heads),
-            _whole(num_rows), _at(slots), _at(positions), _at(held),
+            _at(new_RKd), width * new_RKd.itemsize, held.shape[2], num_kv_heads,
+            num_rows, _at(slots), _at(positions), _at(held),
         )  # fmt: skip
 
     def add_chunk(
@@ -170,15 +203,15 @@ class Kernels:
         of exponentials less that, and the same weighted with the logits. `best` follows the first largest."""
         num_rows, width = chunk_NC.shape
         self._library.rung_add_chunk(
-            _at(chunk_NC), _whole(chunk_NC.stride(0)), _whole(width), _whole(num_rows), _at(times), _at(running_N3),
-            int(weighted), _whole(best.start if best else 0), _at(best.value if best else None),
+            _at(chunk_NC), chunk_NC.stride(0), width, num_rows, _at(times), _at(running_N3),
+            int(weighted), best.start if best else 0, _at(best.value if best else None),
             _at(best.place if best else None), _threads(chunk_NC.numel()),
         )  # fmt: skip
 
     def finish(self, running_N3: Tensor) -> tuple[Tensor, Tensor]:
         """Log-sum-exp and, where it was weighted, entropy in nats of a running log-sum-exp, each [N]."""
         total, entropy = running_N3.new_empty(len(running_N3)), running_N3.new_empty(len(running_N3))
-        self._library.rung_finish(_at(running_N3), _whole(len(running_N3)), _at(total), _at(entropy))
+        self._library.rung_finish(_at(running_N3), len(running_N3), _at(total), _at(entropy))
         return total, entropy
 
     def mask_rows(
@@ -191,7 +224,7 @@ class Kernels:
         best, total = torch.empty(len(rows), dtype=torch.int64), torch.empty(len(rows))
         addresses = (ctypes.c_void_p * len(held))(*(mask.data_ptr() for mask in held))
         self._library.rung_mask_rows(
-            _at(logits_NV), _whole(logits_NV.stride(0)), _whole(logits_NV.shape[1]), _whole(len(rows)),
+            _at(logits_NV), logits_NV.stride(0), logits_NV.shape[1], len(rows),
             _at(places), addresses, _at(times), _at(best), _at(total),
             _threads(len(rows) * logits_NV.shape[1]),
         )  # fmt: skip
@@ -210,7 +243,7 @@ class Kernels:
             torch.empty((num, size), dtype=torch.int32) if keep else None,
         )
         self._library.rung_draw_rows(
-            _at(logits_NV), _whole(logits_NV.stride(0)), _whole(size), _whole(num), _at(rows),
+            _at(logits_NV), logits_NV.stride(0), size, num, _at(rows),
             _at(times), _at(top_p), _at(total),
             _at(uniform), _at(drawn.token), _at(drawn.logprob), _at(drawn.kept), _at(drawn.num_kept),
             _threads(num * size),
@@ -281,9 +314,5 @@ def _threads(num_numbers: int) -> int:
     return max(1, min(torch.get_num_threads(), num_numbers // _GRAIN))
 
 
-def _at(tensor: Tensor | None) -> ctypes.c_void_p:
-    return ctypes.c_void_p(tensor.data_ptr() if tensor is not None else None)
-
-
-def _whole(number: int) -> ctypes.c_int64:
-    return ctypes.c_int64(number)
+def _at(tensor: Tensor | None) -> int | None:
+    return tensor.data_ptr() if tensor is not None else None

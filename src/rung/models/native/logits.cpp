@@ -69,12 +69,13 @@ class Pool {
             const int64_t count = std::min<int64_t>(LANES, size - begin);
             const Vector x = count == LANES ? load(logits + begin) : tail(logits + begin, count, LOWEST);
             const Whole enough = (x >= lowest) & (x > LOWEST);
-            int32_t any = 0;
-            for (int i = 0; i < LANES; i++) any |= enough[i];
-            if (!any) continue;
+            uint32_t there = lanes_of(enough);
+            if (!there) continue;
             const Vector mass = exponential(x * times - total);
-            for (int i = 0; i < LANES; i++)
-                if (enough[i]) all.push_back({x[i], int32_t(begin + i), mass[i]});
+            for (; there; there &= there - 1) {
+                const int i = __builtin_ctz(there);
+                all.push_back({x[i], int32_t(begin + i), mass[i]});
+            }
         }
         into_bins(highest, times);
     }

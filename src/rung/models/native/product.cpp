@@ -61,6 +61,9 @@ inline void tile(const bfloat16 *weight, int64_t width, const uint32_t *pairs, f
     for (int64_t k = 0; k < width / 2; k++) {
         __m512bh x[VECTORS];
         for (int z = 0; z < VECTORS; z++) x[z] = (__m512bh)_mm512_loadu_si512(pairs + (k * VECTORS + z) * 16);
+        // the rows of the next tile, a line of the cache at a time: each is too short for the processor to foresee
+        if (k % 16 == 0)
+            for (int v = 0; v < NUM; v++) __builtin_prefetch(weight + (v + NUM) * width + 2 * k, 0, 2);
         for (int v = 0; v < NUM; v++) {
             int32_t pair;
             std::memcpy(&pair, weight + v * width + 2 * k, 4);
@@ -91,12 +94,34 @@ void block(int vectors, const bfloat16 *weight, int64_t width, int num, const ui
         tiles<1, 12>(weight, width, num, pairs, out);
 }
 
-void product(const bfloat16 *x, const bfloat16 *weight, int64_t num_rows, int64_t width, int64_t num_out, bfloat16 *out,
+// One of the matrices that the same rows are multiplied with: `weight` [num_out, width] to `out`, lines of `stride`.
+template <class T>
+struct Matrix {
+    const bfloat16 *weight;
+    int64_t num_out;
+    T *out;
+    int64_t stride;
+};
+
+inline void put(bfloat16 *out, __mmask16 there, __m512 line) {
+    _mm256_mask_storeu_epi16(out, there, (__m256i)_mm512_cvtneps_pbh(line));
+}
+
+// rounded all the same: what trains rounds here
+inline void put(float *out, __mmask16 there, __m512 line) {
+    const __m512i halves = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(line));
+    _mm512_mask_storeu_ps(out, there, (__m512)_mm512_slli_epi32(halves, 16));
+}
+
+template <class T>
+void product(const bfloat16 *x, int64_t num_rows, int64_t width, const Matrix<T> *matrices, int num_matrices,
              int threads) {
     static thread_local std::vector<uint32_t> room;
     room.resize((num_rows + 15) / 16 * 16 * (width / 2));
     uint32_t *const pairs = room.data();
     const auto vectors_at = [&](int64_t row) { return (int)std::min<int64_t>(BROAD, num_rows - row + 15) / 16; };
+    int64_t num_bands = 0;
+    for (int m = 0; m < num_matrices; m++) num_bands += (matrices[m].num_out + TALL - 1) / TALL;
 #pragma omp parallel num_threads(threads)
     {
 #pragma omp for schedule(static)
@@ -106,12 +131,15 @@ void product(const bfloat16 *x, const bfloat16 *weight, int64_t num_rows, int64_
                     pairs + first * (width / 2) + place * 16, 16 * vectors_at(first));
         }
 #pragma omp for schedule(dynamic)
-        for (int64_t at = 0; at < num_out; at += TALL) {
+        for (int64_t band = 0; band < num_bands; band++) {
+            const Matrix<T> *matrix = matrices;
+            int64_t at = band * TALL;
+            for (; at >= matrix->num_out; matrix++) at -= (matrix->num_out + TALL - 1) / TALL * TALL;
             alignas(64) float held[TALL * BROAD] = {};
-            const int num = (int)std::min<int64_t>(TALL, num_out - at);
+            const int num = (int)std::min<int64_t>(TALL, matrix->num_out - at);
             for (int64_t first = 0; first < num_rows; first += BROAD) {
                 const int vectors = vectors_at(first);
-                block(vectors, weight + at * width, width, num, pairs + first * (width / 2), held);
+                block(vectors, matrix->weight + at * width, width, num, pairs + first * (width / 2), held);
                 for (int z = 0; z < vectors; z++)
                     for (int v = 0; v < num; v += 16) {
                         __m512 lines[16];
@@ -119,8 +147,7 @@ void product(const bfloat16 *x, const bfloat16 *weight, int64_t num_rows, int64_
                         const __mmask16 there = (1u << std::min(16, num - v)) - 1;
                         const int64_t row = first + z * 16;
                         for (int64_t r = 0; r < std::min<int64_t>(16, num_rows - row); r++)
-                            _mm256_mask_storeu_epi16(out + (row + r) * num_out + at + v, there,
-                                                     (__m256i)_mm512_cvtneps_pbh(lines[r]));
+                            put(matrix->out + (row + r) * matrix->stride + at + v, there, lines[r]);
                     }
             }
         }
@@ -136,10 +163,20 @@ extern "C" {
 #ifdef __AVX512BF16__
 int rung_has_product() { return 1; }
 
-// x [num_rows, width] and weight [num_out, width] without gaps, width even, to out [num_rows, num_out]
-void rung_product(const rung::bfloat16 *x, const rung::bfloat16 *weight, int64_t num_rows, int64_t width,
-                  int64_t num_out, rung::bfloat16 *out, int threads) {
-    rung::product(x, weight, num_rows, width, num_out, out, threads);
+// x [num_rows, width] without gaps, width even, times each of `weights` [num_out, width] without gaps, to each of `outs`
+// [num_rows, num_out].
+void rung_products(const rung::bfloat16 *x, int64_t num_rows, int64_t width, const rung::bfloat16 *const *weights,
+                   const int64_t *num_outs, rung::bfloat16 *const *outs, int num_matrices, int threads) {
+    std::vector<rung::Matrix<rung::bfloat16>> matrices;
+    for (int m = 0; m < num_matrices; m++) matrices.push_back({weights[m], num_outs[m], outs[m], num_outs[m]});
+    rung::product(x, num_rows, width, matrices.data(), num_matrices, threads);
+}
+
+// the same for one matrix, the result rounded to bfloat16 and written as float32 in lines of `stride`
+void rung_product_wide(const rung::bfloat16 *x, const rung::bfloat16 *weight, int64_t num_rows, int64_t width,
+                       int64_t num_out, float *out, int64_t stride, int threads) {
+    const rung::Matrix<float> matrix = {weight, num_out, out, stride};
+    rung::product(x, num_rows, width, &matrix, 1, threads);
 }
 #else
 int rung_has_product() { return 0; }

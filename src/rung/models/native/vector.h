@@ -8,6 +8,10 @@
 #include <cstring>
 #include <limits>
 
+#ifdef __AVX512DQ__
+#include <immintrin.h>
+#endif
+
 namespace rung {
 
 using bfloat16 = uint16_t;
@@ -68,6 +72,17 @@ inline float sum_of(Vector v) {
     v += __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11);
     v += __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13);
     return v[0] + v[1];
+}
+
+// which lanes are set, the first as the lowest bit
+inline uint32_t lanes_of(Whole set) {
+#ifdef __AVX512DQ__
+    return _mm512_movepi32_mask((__m512i)set);
+#else
+    uint32_t out = 0;
+    for (int i = 0; i < LANES; i++) out |= uint32_t(set[i] & 1) << i;
+    return out;
+#endif
 }
 
 inline Vector larger(Vector a, Vector b) { return a > b ? a : b; }

@@ -41,29 +41,41 @@ class Size:
 
 
 # One micro-batch for short prompts. For long ones each side takes what keeps it near 2 GB of activations.
-SIZES = {"short prompts": Size(24, (2304, 32)), "prompts of 512": Size(512, (2048, 8), steps=2)}
+SIZES = {
+    "short prompts": Size(24, (2304, 32), steps=2, pairs=2),
+    "prompts of 512": Size(512, (2048, 8), steps=2, pairs=1),
+}
 QUICK = {"short prompts": Size(12, (512, 4), 2, 2, 6, 2, 1), "prompts of 512": Size(40, (512, 2), 2, 2, 6, 2, 1)}
 
 
 def run(results_folder: Path, quick: bool = False) -> str:
-    """Measure and write `bench_grpo.json`, return one line. `quick`: tiny sizes, one pair."""
+    """Measure short prompts and write `bench_grpo.json`, return one line. `quick`: tiny sizes, one pair.
+
+    Long prompts are `bench.grpo_long`'s, for a run of both takes a quarter of an hour.
+    """
+    return measured(results_folder, quick, "short prompts")
+
+
+def measured(results_folder: Path, quick: bool, name: str) -> str:
+    """One of the cases, beside what the file holds of the others."""
     from bench._paired import machine
-    from rung.base.files import write_json
+    from rung.base.files import read_json, write_json
     from rung.models.cache import Cache
     from rung.models.precision import choose
 
     choice = choose("auto", "cpu", Cache(None))
     settings = {"precision": choice.precision, "reason": choice.reason(), "learning_rate": RATE, "clip": CLIP}
-    found: dict[str, Any] = {}
-    for name, size in (QUICK if quick else SIZES).items():
-        found[name] = {"wanted": WANTED[name], "size": asdict(size), **_measure(size, choice.precision)}
-        results_folder.mkdir(parents=True, exist_ok=True)
-        whole = {"settings": settings, "machine": machine(), "quick": quick, "cases": found}
-        write_json(results_folder / "bench_grpo.json", whole)
-    return "; ".join(
-        f"{name}: {m['speed']['ratio_median']}x TRL ({m['speed']['ratio_lowest']}-{m['speed']['ratio_highest']}, "
-        f"wanted {m['wanted']}x), {m['memory_ratio']:.2f}x its peak memory"
-        for name, m in found.items()
+    path, size = results_folder / "bench_grpo.json", (QUICK if quick else SIZES)[name]
+    sizes, here = {"wanted": WANTED[name], "size": asdict(size)}, {"settings": settings, "machine": machine()}
+    found = {**sizes, **here, **_measure(size, choice.precision)}
+    results_folder.mkdir(parents=True, exist_ok=True)
+    before = read_json(path) if path.exists() else {}
+    others = before.get("cases", {}) if before.get("quick") == quick else {}
+    write_json(path, {"quick": quick, "cases": {**others, name: found}})
+    speed = found["speed"]
+    return (
+        f"{name}: {speed['ratio_median']}x TRL ({speed['ratio_lowest']}-{speed['ratio_highest']}, "
+        f"wanted {WANTED[name]}x), {found['memory_ratio']:.2f}x its peak memory"
     )
 
 

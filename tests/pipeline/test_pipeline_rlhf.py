@@ -337,7 +337,8 @@ def _small(stage: dict[str, Any]) -> dict[str, Any]:
     """A stage of the recipe for a model that knows nothing, in seconds."""
     ((kind, said),) = stage.items()
     if kind == "reward":
-        return {kind: {**said, "source": {**said["source"], "count": 40}, "training": {**said["training"], "epochs": 1}}}
+        source, training = {**said["source"], "count": 40}, {**said["training"], "epochs": 1}
+        return {kind: {**said, "source": source, "training": training}}
     small = {
         "num_items": 16, "sampling": {"max_new_tokens": 6}, "pilot": {"num_prompts": 4}, "exam": {"num_items": 8},
         "training": {**said["training"], "num_steps": 2, "eval_interval": 1, "truncated": "as_is"},

@@ -13,17 +13,18 @@ template <class T, int NUM>
 void attend(const T *query, const T *keys, const T *values, int64_t width, int64_t length, float scale,
             std::vector<float> &held, T *out, float *total) {
     const int64_t line = (length + LANES - 1) / LANES * LANES;
-    if ((int64_t)held.size() < NUM * line) held.resize(NUM * line);
-    float *scores = held.data();
+    if ((int64_t)held.size() < NUM * (line + width)) held.resize(NUM * (line + width));
+    float *const scores = held.data(), *const asked = scores + NUM * line;
+    for (int64_t i = 0; i < NUM * width; i += LANES) store(asked + i, load(query + i) * scale);
     float sum[NUM];
     for (int64_t p = 0; p < length; p++) {
         const T *key = keys + p * width;
         Vector dot[NUM] = {};
         for (int64_t i = 0; i < width; i += LANES) {
             const Vector k = load(key + i);
-            for (int g = 0; g < NUM; g++) dot[g] += load(query + g * width + i) * k;
+            for (int g = 0; g < NUM; g++) dot[g] += load(asked + g * width + i) * k;
         }
-        for (int g = 0; g < NUM; g++) scores[g * line + p] = sum_of(dot[g]) * scale;
+        for (int g = 0; g < NUM; g++) scores[g * line + p] = sum_of(dot[g]);
     }
     for (int g = 0; g < NUM; g++) {
         float *own = scores + g * line;

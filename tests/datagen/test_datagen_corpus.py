@@ -25,7 +25,9 @@ from rung.datagen.corpus_near import NearSettings, Signer, first_of_each, near_g
 from rung.datagen.corpus_overlap import BenchmarkItem, Overlap, OverlapSettings
 from rung.datagen.corpus_reading import Layout, Row, read_rows
 from rung.datagen.corpus_source import Found, Source
+from rung.datagen.corpus_tokens import GroupEncoder, groups_of
 from rung.models.cache import Cache
+from rung.records.tokenizer_training import TrainerSettings, train_tokenizer
 from rung.records.types import Document, Drop
 
 STORIES = [
@@ -276,6 +278,28 @@ def test_repeats_over_all_pieces_keep_the_first_and_name_it(tmp_path: Path) -> N
     off = build(near=1.0)
     out = list(off.documents(processed(data, tmp_path / "cache", off), tmp_path))
     assert [one.reason for one in out if isinstance(one, Drop)] == ["exact_repeat"]
+
+
+def documents(*texts: str, source: str = "s") -> list[Document]:
+    return [Document(f"{number:016x}", text, source) for number, text in enumerate(texts)]
+
+
+def test_what_was_encoded_is_kept_for_its_own_tokenizer_alone(tmp_path: Path) -> None:
+    texts = [varied(seed, 0) for seed in range(6)]
+    small, large = (train_tokenizer(texts, TrainerSettings(vocabulary=size)) for size in (270, 320))
+    group = documents(*texts)
+    for tokenizer, fresh in ((small, True), (large, True), (small, False), (large, False)):
+        encoded = GroupEncoder(tokenizer, Cache(tmp_path))(group)
+        assert encoded.is_new is fresh
+        assert [encoded.of(i).tolist() for i in range(6)] == tokenizer.encode_batch(texts)
+    assert GroupEncoder(small, Cache(tmp_path))(group[:5]).is_new
+
+
+def test_groups_are_of_one_source_and_lose_no_document() -> None:
+    mixed = [*documents("a", "b", source="x"), *documents("c", source="y"), *documents("d", source="x")]
+    assert [[d.text for d in group] for group in groups_of(mixed)] == [["a", "b"], ["c"], ["d"]]
+    long = documents(*["z" * (3 << 20)] * 5)
+    assert [len(group) for group in groups_of(long)] == [2, 2, 1]
 
 
 def test_unknown_keys_are_refused() -> None:

@@ -43,7 +43,9 @@ class SftSettings(Settings):
 
     epochs: int = Field(2, ge=1, le=1000, description="times that every training example is shown")
     learning_rate: float = Field(2e-4, gt=0, le=1, description="peak of the schedule")
-    schedule: Literal["constant", "linear", "cosine"] = Field("cosine", description="shape after the warm-up")
+    schedule: Literal["constant", "linear", "cosine", "stable_decay"] = Field(
+        "cosine", description="shape after the warm-up"
+    )
     warmup_fraction: float = Field(0.03, ge=0, lt=1, description="share of the steps that the rate rises")
     clip: float = Field(1.0, ge=0, description="largest global norm of a gradient; 0 never clips")
     sequences_per_step: int = Field(16, ge=1, description="examples of one update")

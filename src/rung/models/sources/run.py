@@ -1,4 +1,5 @@
-"""`run:PATH`: what a finished stage made, an adapter or whole weights, on the base model that its manifest names.
+"""`run:PATH`: what a finished stage made: a whole model, or an adapter or whole weights on the base model that its
+manifest names.
 
 The manifest is checked against its files first. An adapter is merged in float32, so the network has no adapter left
 and a new one can be trained on it. The manifest's `model.source` names the base; a base
@@ -16,7 +17,7 @@ from rung.base.fingerprint import content_hash
 from rung.base.lookup import lookup
 from rung.base.settings import Field, Settings
 from rung.models.cache import Cache
-from rung.models.found import Found
+from rung.models.found import Found, folder_identity
 from rung.records.manifest import Opened, open_manifest
 
 __all__ = ["Run"]
@@ -52,6 +53,8 @@ class Run:
         """
         opened = open_manifest(self._folder)
         opened.verify()
+        if any(info.role == "model" for info in opened.manifest.files):
+            return self._whole(opened)
         base = self._base(opened)
         trained = {info.role: info for info in opened.manifest.files if info.role in ("adapter", "weights")}
         if not trained:
@@ -70,6 +73,12 @@ class Run:
             weights=path if role == "weights" else base.weights,
             adapters=() if role == "weights" else (*base.adapters, path.parent),
         )
+
+    def _whole(self, opened: Opened) -> Found:
+        """A model that a stage made from nothing, published whole."""
+        folder = opened.file("model").parent
+        why = f"trained on purpose by stage '{opened.manifest.name}'"
+        return Found(folder_identity(folder, self._cache), folder=folder, unjudged=why)
 
     def _base(self, opened: Opened) -> Found:
         source = str(opened.manifest.model.get("source", ""))

@@ -143,7 +143,8 @@ def page(result: Mapping[str, Any]) -> str:
         "",
         f"{result['source']} in {result['precision']}, the settings of recipes/stories.yaml, prompts of one plan. "
         "Shares with Wilson's 95 % interval. Words, features and distinct-n are of everything that was written; "
-        "distinct-n is over the first 5,000 runs. Written by `python -m experiments stories`.",
+        "distinct-n is over the first 5,000 runs. One run of each strategy on a machine that had other work too: "
+        "speeds compare roughly. Written by `python -m experiments stories`.",
         "",
         "| strategy | stories | without a fault | words used | features shown | distinct-1 / 2 / 3 | stories/min | "
         "kept/min | tokens/s |",

@@ -272,7 +272,7 @@ def _with_attend(kind: type[PackedAttend]) -> Callable[[Subject], Subject]:
     """The trainer's own step with another way of attending."""
 
     def loss(network: Any, rows: Any, objective: Any) -> float:
-        with mock.patch("rung.train.step.PackedAttend", kind):
+        with mock.patch("rung.train.shares.PackedAttend", kind):
             return evaluate(network, rows, objective)
 
     return lambda subject: _training(subject, loss=loss, attend=kind)

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rung.base.errors import DataError, Drift, StorageError
 from rung.base.files import TEMPORARY_SUFFIX, publish, read_json, write_bytes, write_json
@@ -191,7 +191,7 @@ def _read(path: Path, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return dict(_parts(path).read(lambda key: parameters.get(key.rpartition("|")[0] or key)))
 
 
-def _split(parameters: Mapping[str, nn.Parameter]) -> bool:
+def _split(parameters: Mapping[str, Tensor]) -> bool:
     return any(is_split(parameter) for parameter in parameters.values())
 
 

@@ -277,7 +277,7 @@ class _Run:
         self.events.metric(f"{name}/gradient_norm", report.grad_norm, step)
         self.events.metric(f"{name}/trained_tokens_per_second", report.num_targets / report.seconds, step)
         for figure, value in report.figures.items():
-            self.events.metric(f"{name}/{figure}", value, step)
+            self.events.metric(f"{name}/experts/{figure.removeprefix('experts/')}", value, step)
         self.events.progress(name, step, self.num_steps, "steps")
 
     def _maybe_evaluate(self) -> None:

@@ -31,7 +31,7 @@ _NEW_LEVEL = 3
 class GrowSettings(Settings):
     """How long the list is to be, and how words are asked for."""
 
-    wanted: Mapping[str, int] = Field({"noun": 900, "verb": 500, "adjective": 450}, description="words of each kind")
+    wanted: Mapping[str, int] = Field({"noun": 900, "verb": 520, "adjective": 450}, description="words of each kind")
     num_shown: int = Field(12, ge=2, le=40, description="known words shown in a request")
     num_taken: int = Field(20, ge=1, le=40, description="words taken from one answer")
     calls: int = Field(8, ge=1, le=256, description="requests of one step")

@@ -56,9 +56,7 @@ class Sft(Stage):
         loaded = context.models.load(context.model_source)
         outputs.note("model", model_facts(loaded))
         examples = [
-            Example(
-                one.id, Frame.render(loaded.tokenizer, one.instruction, one.response, earlier=one.earlier_pairs)
-            )
+            Example(one.id, Frame.render(loaded.tokenizer, one.instruction, one.response, earlier=one.earlier_pairs))
             for one in records
         ]
         adapters, loop = room("train.adapters"), room("train.loop")

@@ -58,6 +58,7 @@ class Fitting:
     width: int
     level: int = -1
     mask: Tensor = field(default_factory=lambda: torch.zeros(0))
+    has_any: bool = False
 
     def within(self, remaining: int) -> Tensor:
         """The mask of tokens after which fewer than `remaining` suffice, bool [V]."""
@@ -66,6 +67,7 @@ class Fitting:
             self.level, self.mask = level, torch.zeros(self.width, dtype=torch.bool)
             self.mask[self.token_ids[self.left < remaining]] = True
             self.mask[list(self.end_ids)] = True
+            self.has_any = bool(self.mask.any())
         return self.mask
 
 
@@ -118,8 +120,9 @@ class GrammarState:
 
     def allowed(self, remaining: int) -> Tensor:
         """As `State.allowed`. The mask is shared: not to be changed."""
-        mask_V = self._constraint.fitting(self.place).within(remaining)
-        if not bool(mask_V.any()):
+        fitting = self._constraint.fitting(self.place)
+        mask_V = fitting.within(remaining)
+        if not fitting.has_any:
             raise ModelError(
                 f"no token fits the grammar with {remaining} tokens left, where {self.place.cost} are needed",
                 place="constraint",

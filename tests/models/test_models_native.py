@@ -31,13 +31,31 @@ def ours() -> Kernels:
     return found
 
 
+@pytest.fixture(autouse=True)
+def decided_anew() -> Iterator[None]:
+    yield
+    forget()
+
+
 @pytest.fixture
 def fresh() -> Iterator[None]:
-    kernels._loaded.cache_clear()
-    kernels._product_pays.cache_clear()
+    for found in (kernels._loaded, kernels._product_pays):
+        found.cache_clear()
+    forget()
     yield
-    kernels._loaded.cache_clear()
-    kernels._product_pays.cache_clear()
+    for found in (kernels._loaded, kernels._product_pays):
+        found.cache_clear()
+
+
+def forget() -> None:
+    """Whether there are kernels is decided once in a process."""
+    for found in (kernels.kernels, kernels.product_kernels):
+        found.cache_clear()
+
+
+def switch(monkeypatch: pytest.MonkeyPatch, *, on: bool) -> None:
+    monkeypatch.setenv(OFF, "1" if on else "0")
+    forget()
 
 
 def random(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> torch.Tensor:
@@ -119,7 +137,7 @@ def test_draws_equal_those_of_a_full_sort(
     uniform = torch.rand(64, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
     uniform[:2] = torch.tensor([0.0, 1 - 1e-12])
     found = draw(logits, total, settings, uniform)
-    monkeypatch.setenv(OFF, "0")
+    switch(monkeypatch, on=False)
     expected = draw(logits, total, settings, uniform)
     assert found.kept is not None
     assert expected.kept is not None
@@ -142,9 +160,9 @@ def test_layers_round_where_torch_rounds(ours: Kernels, monkeypatch: pytest.Monk
         norm.weight.data.copy_(random(64, seed=5))
         with torch.no_grad():
             found = norm(x), rotate(heads, angle.cos().to(HALF), angle.sin().to(HALF))
-            monkeypatch.setenv(OFF, "0")
+            switch(monkeypatch, on=False)
             expected = norm(x), rotate(heads, angle.cos().to(HALF), angle.sin().to(HALF))
-            monkeypatch.delenv(OFF)
+            switch(monkeypatch, on=True)
         for one, other in zip(found, expected, strict=True):
             assert torch.allclose(one.float(), other.float(), rtol=2**-7, atol=2**-9)
             assert (one == other).float().mean() > 0.97
@@ -160,7 +178,7 @@ def test_what_is_trained_does_not_go_through_them(ours: Kernels, monkeypatch: py
 
 
 def test_the_switch_turns_them_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(OFF, "0")
+    switch(monkeypatch, on=False)
     assert kernels.kernels() is None
     assert kernels.product_kernels() is None
     assert OFF in kernels.reason()

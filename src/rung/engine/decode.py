@@ -55,7 +55,6 @@ class DecodeAttend:
     """
 
     def __init__(self, own: Cache, prefixes: Cache, places: Sequence[Place], minimum: int = 0) -> None:
-        self._own = own
         ahead = [_Row(row, p.slot, p.position, p.position) for row, p in enumerate(places)]
         before = [
             _Row(row, p.prefix, p.num_before - 1, p.num_before + p.position)
@@ -70,8 +69,7 @@ class DecodeAttend:
         self, layer: int, query_BTHd: Tensor, key_BTKd: Tensor, value_BTKd: Tensor, *, scale: float, window: int
     ) -> Tensor:
         """Attention output [R, 1, H, d]; see `rung.models.network.Attend`."""
-        for held, new in ((self._own.keys[layer], key_BTKd), (self._own.values[layer], value_BTKd)):
-            self._ahead.put(held, new[:, 0])
+        self._ahead.put(layer, key_BTKd[:, 0], value_BTKd[:, 0])
         look = _Look(layer, query_BTHd[:, 0], scale, window)
         ahead, before = self._ahead.see(look), self._before.see(look)
         seen = ahead.seen
@@ -122,14 +120,16 @@ class _Plain:
     """The own parts by torch's kernels."""
 
     def __init__(self, cache: Cache, places: Sequence[Place], rows: Sequence[_Row], minimum: int) -> None:
+        self._cache = cache
         at = torch.tensor([[p.slot, p.position] for p in places], device=cache.device)
         heads = at[:, :1] * cache.num_kv_heads + torch.arange(cache.num_kv_heads, device=at.device)
         self._written = (heads * cache.capacity + at[:, 1:]).reshape(-1)
         self._part = _Part(cache, rows, len(places), minimum)
 
-    def put(self, held: Tensor, new_RKd: Tensor) -> None:
-        """Write every row's new keys or values at its position."""
-        held.view(-1, held.shape[-1]).index_copy_(0, self._written, new_RKd.reshape(-1, held.shape[-1]))
+    def put(self, layer: int, keys_RKd: Tensor, values_RKd: Tensor) -> None:
+        """Write every row's new keys and values at its position."""
+        for held, new in ((self._cache.keys[layer], keys_RKd), (self._cache.values[layer], values_RKd)):
+            held.view(-1, held.shape[-1]).index_copy_(0, self._written, new.reshape(-1, held.shape[-1]))
 
     def see(self, look: _Look) -> _Seen:
         """What every head of every row sees, [R * H] rows."""
@@ -147,9 +147,10 @@ class _Compiled:
         self._last = torch.tensor([place.position for place in places])
         self._looks: dict[int, Looks] = {}
 
-    def put(self, held: Tensor, new_RKd: Tensor) -> None:
-        """Write every row's new keys or values at its position."""
-        self._ours.put(new_RKd, held, self._slots, self._last)
+    def put(self, layer: int, keys_RKd: Tensor, values_RKd: Tensor) -> None:
+        """Write every row's new keys and values at its position."""
+        held = self._cache.keys[layer], self._cache.values[layer]
+        self._ours.put(keys_RKd, values_RKd, held, self._slots, self._last)
 
     def see(self, look: _Look) -> _Seen:
         """What every head of every row sees, [R * H] rows."""

@@ -20,15 +20,12 @@ def project(layer: nn.Module, x: Tensor) -> Tensor:
 
 def project_all(layers: Sequence[nn.Module], x: Tensor) -> list[Tensor]:
     """What each of several layers makes of the same input."""
-    plain = [layer for layer in layers if type(layer) is nn.Linear]
-    if len(plain) < len(layers) or torch.is_grad_enabled():
-        return [layer(x) for layer in layers]
-    ours = _kernels(x, *(layer.weight for layer in plain))
+    weights = [layer.weight for layer in layers if type(layer) is nn.Linear]
+    ours = None if torch.is_grad_enabled() or len(weights) < len(layers) else _kernels(x, *weights)
     if ours is None:
         return [layer(x) for layer in layers]
-    flat = ours.products(x.reshape(-1, x.shape[-1]), [layer.weight for layer in plain])
-    outs = [out.view(*x.shape[:-1], -1) for out in flat]
-    return [out if layer.bias is None else out + layer.bias for out, layer in zip(outs, plain, strict=True)]
+    outs = ours.products(x, weights)
+    return [out if layer.bias is None else out + layer.bias for out, layer in zip(outs, layers, strict=True)]
 
 
 def product(x: Tensor, weight_OD: Tensor) -> Tensor:
@@ -37,7 +34,7 @@ def product(x: Tensor, weight_OD: Tensor) -> Tensor:
     Then by it for many rows too, or a row's bits would depend on how many there are.
     """
     if ours := _kernels(x, weight_OD):
-        return ours.product(x.reshape(-1, x.shape[-1]), weight_OD).view(*x.shape[:-1], -1)
+        return ours.product(x, weight_OD)
     return functional.linear(x, weight_OD)
 
 
@@ -50,8 +47,9 @@ def product_into(x_ND: Tensor, weight_OD: Tensor, out_NO: Tensor) -> None:
 
 
 def _kernels(x: Tensor, *weights: Tensor) -> Kernels | None:
-    if x.dtype != torch.bfloat16 or x.device.type != "cpu" or x.shape[-1] % 2 or torch.is_autocast_enabled("cpu"):
+    if x.dtype != torch.bfloat16 or not x.is_cpu or x.shape[-1] % 2 or torch.is_autocast_enabled("cpu"):
         return None
-    if any(weight.dtype != torch.bfloat16 or not weight.is_contiguous() for weight in weights):
-        return None
+    for weight in weights:
+        if weight.dtype != torch.bfloat16 or not weight.is_contiguous():
+            return None
     return product_kernels()

@@ -122,12 +122,16 @@ void rung_attend_bfloat16(const rung::bfloat16 *query, const rung::bfloat16 *key
                       threads);
 }
 
-// Puts lines of `bytes` each [num_rows, num_kv_heads] at `positions` of `slots`; held [slots, num_kv_heads, capacity].
-void rung_put(const char *lines, int64_t bytes, int64_t capacity, int64_t num_kv_heads, int64_t num_rows,
-              const int64_t *slots, const int64_t *positions, char *held) {
+// Puts keys and values, lines of `bytes` each [num_rows, num_kv_heads], at `positions` of `slots`; both held as
+// [slots, num_kv_heads, capacity].
+void rung_put(const char *keys, const char *values, int64_t bytes, int64_t capacity, int64_t num_kv_heads,
+              int64_t num_rows, const int64_t *slots, const int64_t *positions, char *held_keys, char *held_values) {
     for (int64_t row = 0; row < num_rows; row++)
-        for (int64_t head = 0; head < num_kv_heads; head++)
-            std::memcpy(held + ((slots[row] * num_kv_heads + head) * capacity + positions[row]) * bytes,
-                        lines + (row * num_kv_heads + head) * bytes, bytes);
+        for (int64_t head = 0; head < num_kv_heads; head++) {
+            const int64_t from = (row * num_kv_heads + head) * bytes;
+            const int64_t to = ((slots[row] * num_kv_heads + head) * capacity + positions[row]) * bytes;
+            std::memcpy(held_keys + to, keys + from, bytes);
+            std::memcpy(held_values + to, values + from, bytes);
+        }
 }
 }

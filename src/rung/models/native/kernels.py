@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import os
 import time
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -39,8 +40,8 @@ _KINDS = {"a": ctypes.c_void_p, "w": ctypes.c_int64, "f": ctypes.c_float, "i": c
 _ARGUMENTS = {
     "rung_attend_float32": "aaawwwwwaaafaai",
     "rung_attend_bfloat16": "aaawwwwwaaafaai",
-    "rung_put": "awwwwaaa",
-    "rung_products": "awwaaaii",
+    "rung_put": "aawwwwaaaa",
+    "rung_products": "awwaii",
     "rung_product_wide": "aawwwawi",
     "rung_rms_norm": "aawwfiai",
     "rung_gated": "aawiai",
@@ -131,20 +132,25 @@ class Kernels:
         )  # fmt: skip
         return seen, total
 
-    def product(self, x_ND: Tensor, weight_OD: Tensor) -> Tensor:
-        """x W' in bfloat16 [N, O], summed in float32; D is even."""
-        return self.products(x_ND, (weight_OD,))[0]
+    def product(self, x: Tensor, weight_OD: Tensor) -> Tensor:
+        """x W' in bfloat16 [..., O], summed in float32; x [..., D], D is even."""
+        return self.products(x, (weight_OD,))[0]
 
-    def products(self, x_ND: Tensor, weights: Sequence[Tensor]) -> list[Tensor]:
+    def products(self, x: Tensor, weights: Sequence[Tensor]) -> list[Tensor]:
         """`product` with each of several matrices, which costs less than one after another."""
-        x_ND = x_ND.contiguous()
-        (num_rows, width), num = x_ND.shape, len(weights)
-        outs = [x_ND.new_empty((num_rows, weight.shape[0])) for weight in weights]
+        x = x.contiguous()
+        *lead, width = x.shape
+        num_rows, num_all, outs = x.numel() // width, 0, []
+        matrices = array("q")
+        for weight in weights:
+            num_out = weight.shape[0]
+            out = x.new_empty((*lead, num_out))
+            matrices.extend((weight.data_ptr(), num_out, out.data_ptr(), num_out))
+            outs.append(out)
+            num_all += num_out
         self._library.rung_products(
-            _at(x_ND), num_rows, width, (ctypes.c_void_p * num)(*(w.data_ptr() for w in weights)),
-            (ctypes.c_int64 * num)(*(w.shape[0] for w in weights)),
-            (ctypes.c_void_p * num)(*(out.data_ptr() for out in outs)), num,
-            _threads(num_rows * sum(w.numel() for w in weights) // _PRODUCTS),
+            x.data_ptr(), num_rows, width, matrices.buffer_info()[0], len(outs),
+            _threads(num_rows * num_all * width // _PRODUCTS),
         )  # fmt: skip
         return outs
 
@@ -187,13 +193,16 @@ class Kernels:
         )  # fmt: skip
         return out
 
-    def put(self, new_RKd: Tensor, held: Tensor, slots: Tensor, positions: Tensor) -> None:
-        """Write new keys or values into the cache [slots, K, capacity, d], each row at its position of its slot."""
-        new_RKd = new_RKd.contiguous()
-        num_rows, num_kv_heads, width = new_RKd.shape
+    def put(
+        self, keys_RKd: Tensor, values_RKd: Tensor, held: tuple[Tensor, Tensor], slots: Tensor, positions: Tensor
+    ) -> None:
+        """Write new keys and values into what is `held` of them, each [slots, K, capacity, d], each row at its position
+        of its slot."""
+        keys_RKd, values_RKd = keys_RKd.contiguous(), values_RKd.contiguous()
+        num_rows, num_kv_heads, width = keys_RKd.shape
         self._library.rung_put(
-            _at(new_RKd), width * new_RKd.itemsize, held.shape[2], num_kv_heads,
-            num_rows, _at(slots), _at(positions), _at(held),
+            keys_RKd.data_ptr(), values_RKd.data_ptr(), width * keys_RKd.itemsize, held[0].shape[2], num_kv_heads,
+            num_rows, slots.data_ptr(), positions.data_ptr(), held[0].data_ptr(), held[1].data_ptr(),
         )  # fmt: skip
 
     def add_chunk(
@@ -251,8 +260,9 @@ class Kernels:
         return drawn
 
 
+@lru_cache(maxsize=1)
 def kernels() -> Kernels | None:
-    """The compiled kernels, or None where there are none; `reason` says why."""
+    """The compiled kernels, or None where there are none; `reason` says why. Asked for at every layer, decided once."""
     return None if os.environ.get(OFF) == "0" else _loaded()[0]
 
 
@@ -264,13 +274,15 @@ def reason() -> str:
 def layer_kernels(*tensors: Tensor) -> Kernels | None:
     """The compiled kernels where they serve what stands between the products of a layer: nothing is trained, and all
     the tensors are bfloat16 on the processor, their last dimension a multiple of 32."""
-    if torch.is_grad_enabled() or any(
-        t.dtype != torch.bfloat16 or t.device.type != "cpu" or t.shape[-1] % (2 * _LANES) for t in tensors
-    ):
+    if torch.is_grad_enabled():
         return None
+    for tensor in tensors:
+        if tensor.dtype != torch.bfloat16 or not tensor.is_cpu or tensor.shape[-1] % (2 * _LANES):
+            return None
     return kernels()
 
 
+@lru_cache(maxsize=1)
 def product_kernels() -> Kernels | None:
     """The compiled kernels where their product is the faster one on this machine (measured once)."""
     found = kernels()
@@ -315,4 +327,4 @@ def _threads(num_numbers: int) -> int:
 
 
 def _at(tensor: Tensor | None) -> int | None:
-    return tensor.data_ptr() if tensor is not None else None
+    return None if tensor is None else tensor.data_ptr()

@@ -95,6 +95,7 @@ void block(int vectors, const bfloat16 *weight, int64_t width, int num, const ui
 }
 
 // One of the matrices that the same rows are multiplied with: `weight` [num_out, width] to `out`, lines of `stride`.
+// Callers pass it as four 64-bit words in this order.
 template <class T>
 struct Matrix {
     const bfloat16 *weight;
@@ -163,13 +164,10 @@ extern "C" {
 #ifdef __AVX512BF16__
 int rung_has_product() { return 1; }
 
-// x [num_rows, width] without gaps, width even, times each of `weights` [num_out, width] without gaps, to each of `outs`
-// [num_rows, num_out].
-void rung_products(const rung::bfloat16 *x, int64_t num_rows, int64_t width, const rung::bfloat16 *const *weights,
-                   const int64_t *num_outs, rung::bfloat16 *const *outs, int num_matrices, int threads) {
-    std::vector<rung::Matrix<rung::bfloat16>> matrices;
-    for (int m = 0; m < num_matrices; m++) matrices.push_back({weights[m], num_outs[m], outs[m], num_outs[m]});
-    rung::product(x, num_rows, width, matrices.data(), num_matrices, threads);
+// x [num_rows, width] without gaps, width even, times each of `matrices`, whose weights have no gaps.
+void rung_products(const rung::bfloat16 *x, int64_t num_rows, int64_t width, const rung::Matrix<rung::bfloat16> *matrices,
+                   int num_matrices, int threads) {
+    rung::product(x, num_rows, width, matrices, num_matrices, threads);
 }
 
 // the same for one matrix, the result rounded to bfloat16 and written as float32 in lines of `stride`

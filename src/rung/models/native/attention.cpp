@@ -8,23 +8,36 @@
 namespace rung {
 namespace {
 
-// `NUM` queries that look at the same places of one key head: each key and value is read once for all of them
+// asks for a line ahead of time: the places of a slot are too few for the processor to foresee
+template <class T>
+inline void foresee(const T *line, int64_t width) {
+    for (int64_t i = 0; i < width; i += 64 / (int64_t)sizeof(T)) __builtin_prefetch(line + i, 0, 3);
+}
+
+// `NUM` queries that look at the same places of one key head: each key and value is read once for all of them. `next`:
+// the keys that will be asked for after these.
 template <class T, int NUM>
-void attend(const T *query, const T *keys, const T *values, int64_t width, int64_t length, float scale,
+void attend(const T *query, const T *keys, const T *values, const T *next, int64_t width, int64_t length, float scale,
             std::vector<float> &held, T *out, float *total) {
     const int64_t line = (length + LANES - 1) / LANES * LANES;
     if ((int64_t)held.size() < NUM * (line + width)) held.resize(NUM * (line + width));
     float *const scores = held.data(), *const asked = scores + NUM * line;
     for (int64_t i = 0; i < NUM * width; i += LANES) store(asked + i, load(query + i) * scale);
     float sum[NUM];
-    for (int64_t p = 0; p < length; p++) {
-        const T *key = keys + p * width;
-        Vector dot[NUM] = {};
-        for (int64_t i = 0; i < width; i += LANES) {
-            const Vector k = load(key + i);
-            for (int g = 0; g < NUM; g++) dot[g] += load(asked + g * width + i) * k;
+    // four places at a time: their sums cost little more than one's. What is left over goes with itself, to the same bits.
+    for (int64_t p = 0; p < length; p += 4) {
+        const T *key[4];
+        for (int z = 0; z < 4; z++) {
+            key[z] = keys + std::min(p + z, length - 1) * width;
+            foresee(values + std::min(p + z, length - 1) * width, width);
         }
-        for (int g = 0; g < NUM; g++) scores[g * line + p] = sum_of(dot[g]);
+        Vector dot[NUM][4] = {};
+        for (int64_t i = 0; i < width; i += LANES)
+            for (int z = 0; z < 4; z++) {
+                const Vector k = load(key[z] + i);
+                for (int g = 0; g < NUM; g++) dot[g][z] += load(asked + g * width + i) * k;
+            }
+        for (int g = 0; g < NUM; g++) sums_of(dot[g], scores + g * line + p);
     }
     for (int g = 0; g < NUM; g++) {
         float *own = scores + g * line;
@@ -45,6 +58,7 @@ void attend(const T *query, const T *keys, const T *values, int64_t width, int64
         const auto over = [&](auto parts) {
             for (int64_t p = 0; p < length; p++) {
                 const T *value = values + p * width + begin;
+                if (begin == 0) foresee(next + p * width, width);
                 for (int c = 0; c < parts; c++) {
                     const Vector v = load(value + c * LANES);
                     for (int g = 0; g < NUM; g++) seen[g][c] += v * scores[g * line + p];
@@ -75,12 +89,16 @@ void attend_rows(const T *query, const T *keys, const T *values, const Part &par
 #pragma omp for schedule(dynamic, 8)
         for (int64_t item = 0; item < part.num_rows * part.num_kv_heads; item++) {
             const int64_t row = item / part.num_kv_heads, head = item % part.num_kv_heads, width = part.width;
-            const int64_t start = ((part.slots[row] * part.num_kv_heads + head) * part.capacity + part.firsts[row]) * width;
+            const auto start_of = [&](int64_t r, int64_t h) {
+                return ((part.slots[r] * part.num_kv_heads + h) * part.capacity + part.firsts[r]) * width;
+            };
+            const int64_t start = start_of(row, head), after = std::min(item + 1, part.num_rows * part.num_kv_heads - 1);
+            const T *next = keys + start_of(after / part.num_kv_heads, after % part.num_kv_heads);
             const int64_t length = part.lasts[row] - part.firsts[row] + 1;
             for (int64_t g = 0; g < part.num_each;) {
                 const int64_t at = item * part.num_each + g, left = part.num_each - g;
                 const auto some = [&](auto num) {
-                    attend<T, num>(query + at * width, keys + start, values + start, width, length, part.scale, held,
+                    attend<T, num>(query + at * width, keys + start, values + start, next, width, length, part.scale, held,
                                    out + at * width, total + at);
                     g += num;
                 };

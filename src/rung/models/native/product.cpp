@@ -82,16 +82,16 @@ void tiles(const bfloat16 *weight, int64_t width, int num, const uint32_t *pairs
     for (; v < num; v++) tile<VECTORS, 1>(weight + v * width, width, pairs, out + v * VECTORS * 16);
 }
 
-// as many weight rows at a time as there are registers for
+// six weight rows at a time: of more, the processor does not foresee the next
 void block(int vectors, const bfloat16 *weight, int64_t width, int num, const uint32_t *pairs, float *out) {
     if (vectors == 4)
         tiles<4, 6>(weight, width, num, pairs, out);
     else if (vectors == 3)
-        tiles<3, 8>(weight, width, num, pairs, out);
+        tiles<3, 6>(weight, width, num, pairs, out);
     else if (vectors == 2)
-        tiles<2, 12>(weight, width, num, pairs, out);
+        tiles<2, 6>(weight, width, num, pairs, out);
     else
-        tiles<1, 12>(weight, width, num, pairs, out);
+        tiles<1, 6>(weight, width, num, pairs, out);
 }
 
 // One of the matrices that the same rows are multiplied with: `weight` [num_out, width] to `out`, lines of `stride`.

@@ -74,6 +74,20 @@ inline float sum_of(Vector v) {
     return v[0] + v[1];
 }
 
+// the sums of four vectors, in one order for all of them
+inline void sums_of(const Vector v[4], float *out) {
+    const auto halved = [](Vector a, Vector b) {
+        return __builtin_shufflevector(a, b, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29) +
+               __builtin_shufflevector(a, b, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
+    };
+    const Vector a = halved(v[0], v[1]), b = halved(v[2], v[3]);
+    Vector sums = __builtin_shufflevector(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29) +
+                  __builtin_shufflevector(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
+    sums += __builtin_shufflevector(sums, sums, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7);
+    sums += __builtin_shufflevector(sums, sums, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11);
+    std::memcpy(out, &sums, 16);
+}
+
 // which lanes are set, the first as the lowest bit
 inline uint32_t lanes_of(Whole set) {
 #ifdef __AVX512DQ__

@@ -135,7 +135,7 @@ def _rung(size: Size, precision: str, folder: Path) -> tuple[list[float], dict[s
     network = loaded.network.requires_grad_(True)
     num = size.num_prompts * size.group_size
     engine = Engine(loaded, EngineSettings(num_slots=num))
-    optimizer = AdamW(AdamW.Settings(beta1=BETAS[0], beta2=BETAS[1], epsilon=EPSILON)).build(network.parameters())
+    optimizer = AdamW(AdamW.Settings(beta1=BETAS[0], beta2=BETAS[1], epsilon=EPSILON)).build(dict(network.named_parameters()))
     objective = Grpo(Grpo.Settings(kl_coefficient=0.0))
     prompts = [tuple(loaded.tokenizer.document(text)) for text in _prompts(loaded, size)]
     times, parts = [time.perf_counter()], {"sampling": 0.0, "update": 0.0}

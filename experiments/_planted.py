@@ -6,8 +6,10 @@ the experiment that writes the audit's table.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 from unittest import mock
@@ -27,13 +29,14 @@ from rung.engine.engine import Engine
 from rung.engine.settings import EngineSettings
 from rung.evaluate.suites.instruction_following import InstructionFollowing
 from rung.models.layers.attend import CausalAttend, PackedAttend
+from rung.models.layers.router import Router
 from rung.models.load import load
 from rung.pipeline.checks._subject import Exchange, Subject, from_pool, from_records
 from rung.pipeline.stages.bootstrap import Bootstrap
 from rung.pipeline.stages.sft import Sft
 from rung.records.chat.frame import Frame, Rendered
 from rung.records.contracts import Completion, Request
-from rung.records.packing import DataReport, Example, check_examples
+from rung.records.packing import DataReport, Example, check_examples, step_indices
 from rung.records.types import Candidate, SftRecord, record_id
 from rung.train.adapters import merge, save_adapter
 from rung.train.step import accumulate, evaluate
@@ -71,6 +74,7 @@ class Case:
     check: str
     bug: str
     plant: Callable[[Subject], Subject]
+    source: str = "tiny:gemma3"
 
 
 def clean_subject(source: str = "tiny:gemma3", num_examples: int = _NUM_EXAMPLES) -> Subject:
@@ -320,6 +324,85 @@ def _last_one_wins(network: Any, rows: Any, objective: Any) -> float:
     return loss
 
 
+def _shifted(by: int) -> Callable[[Subject], Subject]:
+    """Targets that lie `by` places after the next token."""
+
+    def loss(network: Any, rows: Any, objective: Any) -> float:
+        spoiled = [dataclasses.replace(row, targets=np.roll(row.token_ids, -by)[row.sources + 1]) for row in rows]
+        return evaluate(network, spoiled, objective)
+
+    return lambda subject: _training(subject, loss=loss)
+
+
+class _Generator:
+    """An order that lives in a generator, which a resumed process makes anew."""
+
+    def __init__(self) -> None:
+        self._random, self._left = np.random.default_rng(0), list[int]()
+
+    def __call__(self, num_examples: int, per_step: int, seed: int, step: int) -> list[int]:
+        """The next ones, whatever step it is."""
+        if not self._left:
+            self._left = self._random.permutation(num_examples).tolist()
+        taken, self._left = self._left[:per_step], self._left[per_step:]
+        return taken
+
+
+def _with_replacement(num_examples: int, per_step: int, seed: int, step: int) -> list[int]:
+    return np.random.default_rng((seed, step)).integers(num_examples, size=per_step).tolist()
+
+
+def _one_order(num_examples: int, per_step: int, seed: int, step: int) -> Sequence[int]:
+    """The order of the first epoch, again and again."""
+    return step_indices(num_examples, per_step, seed, step % -(-num_examples // per_step))
+
+
+def _order(made: Callable[[], Any]) -> Callable[[Subject], Subject]:
+    return lambda subject: _training(subject, order=made)
+
+
+def _own_tokens(network: Any, rows: Any, objective: Any) -> float:
+    """A rank divides by its own tokens; the wrapper then averages over ranks."""
+    with (
+        mock.patch("rung.train.step.global_weight", lambda local, device: sum(local)),
+        mock.patch("rung.train.step.loss_divisor", lambda total: total),
+    ):
+        return accumulate(network, rows, objective)
+
+
+def _forgotten_mean(network: Any, rows: Any, objective: Any) -> float:
+    """The global number of tokens, without undoing that the wrapper averages over ranks."""
+    with mock.patch("rung.train.step.loss_divisor", lambda total: total):
+        return accumulate(network, rows, objective)
+
+
+def _network(**patches: Any) -> Callable[[Subject], Subject]:
+    """A copy of the network whose forward runs with other callables of `rung.models`."""
+
+    def plant(subject: Subject) -> Subject:
+        network = copy.deepcopy(subject.loaded.network)
+        plain = network.hidden
+
+        def hidden(*arguments: Any, **keywords: Any) -> Any:
+            with ExitStack() as stack:
+                for name, function in patches.items():
+                    stack.enter_context(mock.patch(f"rung.models.{name.replace('__', '.')}", function))
+                return plain(*arguments, **keywords)
+
+        network.hidden = hidden  # type: ignore[method-assign]
+        return replace(subject, loaded=replace(subject.loaded, network=network))
+
+    return plant
+
+
+def _by_the_row(router: Any, x_ND: Any) -> Any:
+    """A router that looks at the mean of the row as well."""
+    return _ROUTE(router, x_ND + x_ND.mean(0, keepdim=True))
+
+
+_ROUTE = Router.forward
+
+
 # --- adapters and engine
 
 
@@ -419,6 +502,25 @@ CASES = (
     Case("packing_leak", "only layers with a window leak", _with_attend(_WindowsLeak)),
     Case("accumulation", "micro-batches are divided by their own tokens", _accumulating(_mean_of_means)),
     Case("accumulation", "only the last micro-batch's gradient survives", _accumulating(_last_one_wins)),
+    Case("label_shift", "the collator shifts labels and the loss shifts them again", _shifted(1)),
+    Case("label_shift", "nobody shifts the labels", _shifted(-1)),
+    Case("data_order", "the order lives in a generator, and starts over on resume", _order(_Generator)),
+    Case("data_order", "examples are drawn with replacement", _order(lambda: _with_replacement)),
+    Case("data_order", "every epoch reads in the first one's order", _order(lambda: _one_order)),
+    Case("rank_share", "a rank divides by its own tokens", _accumulating(_own_tokens)),
+    Case("rank_share", "nobody undoes the mean over ranks", _accumulating(_forgotten_mean)),
+    Case(
+        "expert_routing",
+        "padding takes places of experts and counts as load",
+        _network(families__coder__real_tokens=lambda attend, token_ids: None),
+        "tiny:coder",
+    ),
+    Case(
+        "expert_routing",
+        "the router looks at the whole row",
+        _network(layers__router__Router__forward=_by_the_row),
+        "tiny:coder",
+    ),
     Case("merged_adapter", "merging forgets the scale", _adapters(merge=_scaled_merge(0.5))),
     Case("merged_adapter", "merging gives the base model back", _adapters(merge=_scaled_merge(0.0))),
     Case("merged_adapter", "the saved adapter is an untrained one", _adapters(save=_save_half)),

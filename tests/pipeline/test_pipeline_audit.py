@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +63,16 @@ class Stopped(Check):
         raise Interrupted("asked to stop")
 
 
-@pytest.fixture(scope="module")
+@lru_cache
+def sound(source: str) -> Subject:
+    """A sound one, on a tiny network."""
+    return clean_subject(source)
+
+
+@pytest.fixture
 def subject() -> Subject:
     """A sound one, on a tiny network with windowed and full-attention layers."""
-    return clean_subject()
+    return sound("tiny:gemma3")
 
 
 @pytest.fixture
@@ -84,16 +91,17 @@ def run_cli(*arguments: object) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.check}: {case.bug}")
-def test_a_planted_bug_is_caught_by_what_the_check_sees(subject: Subject, case: Case) -> None:
-    (finding,) = audit(case.plant(subject), [case.check])
+def test_a_planted_bug_is_caught_by_what_the_check_sees(case: Case) -> None:
+    (finding,) = audit(case.plant(sound(case.source)), [case.check])
     assert finding.result == "failed", finding.evidence
     assert "the check broke off" not in finding.evidence
 
 
 @pytest.mark.parametrize("name", known(FOLDER))
-def test_every_check_has_a_planted_bug_and_passes_a_sound_subject(subject: Subject, name: str) -> None:
-    assert name in {case.check for case in CASES}, f"plant a bug for {name} in experiments/_planted.py"
-    (finding,) = audit(subject, [name])
+def test_every_check_has_a_planted_bug_and_passes_a_sound_subject(name: str) -> None:
+    cases = [case for case in CASES if case.check == name]
+    assert cases, f"plant a bug for {name} in experiments/_planted.py"
+    (finding,) = audit(sound(cases[0].source), [name])
     assert finding.result == "passed", finding.evidence
     assert finding.evidence
     assert finding.seconds >= 0

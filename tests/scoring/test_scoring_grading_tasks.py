@@ -18,7 +18,7 @@ from rung.scoring.tasks.functions import Functions
 from rung.scoring.tasks.human_eval import HumanEval
 from rung.scoring.tasks.mbpp import Mbpp
 
-PUBLISHED = Path("/work/shared/data/mbpp/mbpp.jsonl")
+PUBLISHED = Path("../shared/data/mbpp/mbpp.jsonl")
 OWN = [
     {
         "text": "Write a function to add a number to each entry of a list.", "task_id": 700, "test_setup_code": "",

@@ -119,7 +119,7 @@ def updated(made, rollouts, credit):
         given = [credit(place, cut, sampled) for place, sampled in enumerate(rollout.sampled)]
         advantages, counts = zip(*given, strict=True)
         samples.append(Sample(rollout, advantages, counts, counts))
-    optimizer = AdamW(AdamW.Settings()).build(trainable(made.network).values())
+    optimizer = AdamW(AdamW.Settings()).build(trainable(made.network))
     objective = Grpo(Grpo.Settings(kl_coefficient=0))
     return policy_step(made.network, optimizer, samples, objective, learning_rate=0.0, clip=0.0)
 

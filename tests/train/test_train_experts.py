@@ -15,7 +15,7 @@ from rung.base.events import Events
 from rung.models.families.coder import Coder
 from rung.models.layers.balance import ExpertBalance
 from rung.records.packing import pack
-from rung.train.adapters import prepare
+from rung.train.adapters import prepare, trainable
 from rung.train.objectives.cross_entropy import CrossEntropy
 from rung.train.optim.adamw import AdamW
 from rung.train.settings import AdapterSettings
@@ -48,7 +48,7 @@ def skewed(**choices: Any) -> Coder:
 
 
 def steps(network: Coder, count: int, rows: Any, learning_rate: float = 3e-3) -> list[StepReport]:
-    optimizer = AdamW(AdamW.Settings()).build(p for p in network.parameters() if p.requires_grad)
+    optimizer = AdamW(AdamW.Settings()).build(trainable(network))
     return [
         train_step(network, optimizer, rows, OBJECTIVE, learning_rate=learning_rate, clip=1.0) for _ in range(count)
     ]
@@ -149,7 +149,7 @@ def test_interrupted_is_uninterrupted_to_the_bit_load_and_bias_included(
 def test_an_adapter_leaves_the_bias_of_frozen_routers_alone() -> None:
     network = Coder.build(TINY.model_copy(update={"bias_rate": 0.01}))
     prepare(network, AdapterSettings(kind="lora", rank=4, targets=("q_proj", "v_proj")), seed=0)
-    optimizer = AdamW(AdamW.Settings()).build(p for p in network.parameters() if p.requires_grad)
+    optimizer = AdamW(AdamW.Settings()).build(trainable(network))
     report = train_step(network.train(), optimizer, ROWS, OBJECTIVE, learning_rate=1e-2, clip=1.0)
     assert "experts/max_violation" in report.figures
     assert all(not bool(layer.mlp.gate.bias_parts.any()) for layer in network.model.layers)

@@ -19,9 +19,9 @@ class LateModels:
     def __init__(self) -> None:
         self._keeper: Any = None
 
-    def load(self, source: str, adapter: Path | None = None, *, clean: bool = True) -> Any:
+    def load(self, source: str, adapter: Path | None = None, *, clean: bool = True, precision: str = "auto") -> Any:
         """As `rung.app.models_keeper.ModelsKeeper.load`."""
-        return self._there().load(source, adapter, clean=clean)
+        return self._there().load(source, adapter, clean=clean, precision=precision)
 
     def release(self) -> None:
         """Free what is loaded, if anything ever was."""

@@ -33,14 +33,15 @@ class ModelsKeeper:
         attach: Callable[[Any, Path], None] = attach_adapter,
     ) -> None:
         self._load, self._attach = load_model, attach
-        self._wanted: tuple[str, Path | None, bool] | None = None
+        self._wanted: tuple[str, Path | None, bool, str] | None = None
         self._loaded: Loaded | None = None
         self._as_loaded: tuple[tuple[str, int, int], ...] = ()
         self.num_loads = 0
 
-    def load(self, source: str, adapter: Path | None = None, *, clean: bool = True) -> Loaded:
+    def load(self, source: str, adapter: Path | None = None, *, clean: bool = True, precision: str = "auto") -> Loaded:
         """The model of `source`, with the adapter that lies in `adapter` (a folder, or a file in it), or filled
-        from the file of weights that `adapter` is. With `clean` false it need not be a base model.
+        from the file of weights that `adapter` is. With `clean` false it need not be a base model. `precision` is as
+        in `rung.models.load.load`.
 
         Raises:
             SettingsError: no source was named.
@@ -51,11 +52,12 @@ class ModelsKeeper:
             raise SettingsError("the recipe names no model", place="model", hint="model: package:NAME, or hf:ORG/NAME")
         whole = adapter is not None and adapter.name == WHOLE_WEIGHTS
         trained = adapter.parent if adapter is not None and adapter.is_file() and not whole else adapter
-        wanted = (source, trained, clean)
+        wanted = (source, trained, clean, precision)
         if self._loaded is not None and self._wanted == wanted and _state(self._loaded) == self._as_loaded:
             return self._loaded
         self.release()
-        loaded = self._load(source) if clean else self._load(source, clean=False, strict=False)
+        own = {} if precision == "auto" else {"precision": precision}
+        loaded = self._load(source, **own) if clean else self._load(source, clean=False, strict=False, **own)
         self.num_loads += 1
         if trained is not None:
             (replace_weights if whole else self._attach)(loaded.network, trained)

@@ -88,9 +88,10 @@ class Estimate:
 class Models(Protocol):
     """Loads models for stages, one at a time: asking for another frees the last."""
 
-    def load(self, source: str, adapter: Path | None = None, *, clean: bool = True) -> Any:
+    def load(self, source: str, adapter: Path | None = None, *, clean: bool = True, precision: str = "auto") -> Any:
         """A `rung.models.load.Loaded` for a source (`package:...`, `hf:...`, `gguf:...`), with an adapter on it, or
-        filled from a file of all weights. `clean` false: it need not be a base model."""
+        filled from a file of all weights. `clean` false: it need not be a base model. `precision` is float32, bfloat16,
+        or auto: what suits this machine."""
 
     def release(self) -> None:
         """Free what is loaded."""

@@ -19,6 +19,7 @@ from rung.base.lookup import part
 from rung.base.seeds import derive
 from rung.models.network import Network
 from rung.models.parallel.laid_out import laid_out
+from rung.models.recompute import recomputing
 from rung.records.packing import (
     DataReport,
     Example,
@@ -133,7 +134,7 @@ def run(
         ModelError: nothing to train, or training diverged.
     """
     _announce(material.report, events)
-    with laid_out(network, settings.devices) as placement:
+    with laid_out(network, settings.devices) as placement, recomputing(network, settings.recompute):
         going = _Run(network, material, settings, events, scratch)
         start = going.state.step
         going.go(agreed(on_step, placement))
@@ -198,7 +199,7 @@ class _Run:
         if not self.parameters:
             raise ModelError("no parameter is trained", hint="call rung.train.adapters.prepare on the network first")
         optimizer_class, optimizer_settings = part("train.optim", settings.optimizer, "optimizer")
-        self.optimizer = optimizer_class(optimizer_settings).build(self.parameters.values())
+        self.optimizer = optimizer_class(optimizer_settings).build(self.parameters)
         per_epoch = num_steps_per_epoch(material.num_examples, settings.sequences_per_step)
         self.num_steps = per_epoch * settings.epochs
         self.num_warmup_steps = round(settings.warmup_fraction * self.num_steps)

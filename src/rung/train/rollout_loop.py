@@ -137,7 +137,7 @@ class _Run:
         # made before a checkpoint is read: the reference is the policy as it was at the start
         self.reference: Reference | None = choose_reference(network) if self.objective.uses_reference else None
         optimizer_class, optimizer_settings = part("train.optim", settings.optimizer, "optimizer")
-        self.optimizer = optimizer_class(optimizer_settings).build(self.parameters.values())
+        self.optimizer = optimizer_class(optimizer_settings).build(self.parameters)
         identity = self._identity()
         found = load_state(scratch, identity, self.parameters, self.optimizer, read_state)
         self.state = found or RolloutState(identity)

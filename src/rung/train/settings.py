@@ -16,6 +16,11 @@ ALL_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj
 Part = str | dict[str, Any]
 
 
+def _unsaid(value: object) -> bool:
+    """What a recipe does not say is not written either: a fingerprint does not change because a setting came to be."""
+    return not value
+
+
 class AdapterSettings(Settings):
     """Which weights are trained."""
 
@@ -64,6 +69,11 @@ class SftSettings(Settings):
     optimizer: Part = Field("adamw", description="a part of train/optim")
     objective: Part = Field("cross_entropy", description="a part of train/objectives")
     devices: Layout = Field(Layout(), description="how many ranks train together, and what each has a share of")
+    recompute: bool = Field(
+        False,
+        exclude_if=_unsaid,
+        description="layers are computed again for their gradients: memory of one at a time, about a third more time",
+    )
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> SftSettings:
@@ -71,6 +81,8 @@ class SftSettings(Settings):
             name = spec if isinstance(spec, str) else str(spec.get("kind", ""))
             if ":" not in name and name not in known(folder):
                 raise ValueError(f"no {folder} part is called '{name}', known: {', '.join(known(folder))}")
+        if self.recompute and self.devices.context > 1:
+            raise ValueError("a ring computes its attention again as it is: leave recompute out, or set context to 1")
         if self.patience and not self.eval_fraction:
             raise ValueError("patience needs held-out examples: set eval_fraction above 0")
         return self

@@ -20,12 +20,13 @@ def project(layer: nn.Module, x: Tensor) -> Tensor:
 
 def project_all(layers: Sequence[nn.Module], x: Tensor) -> list[Tensor]:
     """What each of several layers makes of the same input."""
-    weights = [layer.weight for layer in layers if type(layer) is nn.Linear]
-    ours = None if torch.is_grad_enabled() or len(weights) < len(layers) else _kernels(x, *weights)
+    plain = [layer for layer in layers if type(layer) is nn.Linear]
+    weights = [layer.weight for layer in plain]
+    ours = None if torch.is_grad_enabled() or len(plain) < len(layers) else _kernels(x, *weights)
     if ours is None:
         return [layer(x) for layer in layers]
     outs = ours.products(x, weights)
-    return [out if layer.bias is None else out + layer.bias for out, layer in zip(outs, layers, strict=True)]
+    return [out if layer.bias is None else out + layer.bias for out, layer in zip(outs, plain, strict=True)]
 
 
 def product(x: Tensor, weight_OD: Tensor) -> Tensor:

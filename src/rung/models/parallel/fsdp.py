@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from rung.base.errors import SettingsError
 from rung.models.network import Attend, Network
 from rung.models.parallel.mesh import Placement
+from rung.models.recompute import outer_layers
 
 __all__ = ["over_ranks"]
 
@@ -69,7 +70,7 @@ def _split(network: Network, placement: Placement) -> Iterator[None]:
     memo: dict[int, Any] = {id(tensor): tensor for tensor in tensors}
     plain = copy.deepcopy(network, memo)
     mesh = placement.weights if placement.layout.data > 1 else placement.weights["weights"]
-    for layer in _layers(network):
+    for layer in outer_layers(network):
         fully_shard(layer, mesh=mesh)
     fully_shard(network, mesh=mesh)
     register_fsdp_forward_method(network, "hidden")
@@ -77,15 +78,6 @@ def _split(network: Network, placement: Placement) -> Iterator[None]:
         parameter.data = parameter.data.new_empty(0)
     yield
     _gather(network, plain)
-
-
-def _layers(module: nn.Module) -> Iterator[nn.Module]:
-    """The members of the outermost lists of modules: the decoder's layers."""
-    for child in module.children():
-        if isinstance(child, nn.ModuleList):
-            yield from child
-        else:
-            yield from _layers(child)
 
 
 @torch.no_grad()

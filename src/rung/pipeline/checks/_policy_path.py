@@ -78,7 +78,7 @@ def _step(network: Network, rollouts: Sequence[Rollout], learning_rate: float) -
     """One update of what is trained, every sample as good as the next."""
     policy, objectives = room("train.policy_step"), room("train.objectives.dapo")
     optimizers = room("train.optim.adamw")
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    trained = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
     samples = [
         policy.Sample(one, (1.0,) * len(one.token_ids), (True,) * len(one.token_ids), (True,) * len(one.token_ids))
         for one in rollouts

@@ -20,7 +20,7 @@ from rung.pipeline.stages._answering import CONDITIONS
 from rung.pipeline.stages._model import room
 from rung.records.chat.frame import Frame, Rendered
 from rung.records.contracts import Completer
-from rung.records.packing import DataReport, Example, PackedRow, check_examples, pack
+from rung.records.packing import DataReport, Example, PackedRow, check_examples, pack, step_indices
 from rung.records.scripted import Scripted
 from rung.records.tokenizer import Tokenizer
 from rung.records.types import Instruction, SftRecord, TestItem
@@ -75,13 +75,15 @@ class TextPath:
 
 @dataclass(frozen=True)
 class TrainingPath:
-    """From ids to gradients. `loss` is nats per trained token of some rows, `accumulate` adds their gradient."""
+    """From ids to gradients. `loss` is nats per trained token of some rows, `accumulate` adds their gradient. `order`
+    is what a process that starts, or resumes, asks which examples a step reads: (examples, per step, seed, step)."""
 
     pack: Callable[[Sequence[Example], int], tuple[PackedRow, ...]]
     attend: Callable[[Sequence[Sequence[int]]], Attend]
     objective: Any
     loss: Callable[[Network, Sequence[PackedRow], Any], float]
     accumulate: Callable[[Network, Sequence[PackedRow], Any], float]
+    order: Callable[[], Callable[[int, int, int, int], Sequence[int]]]
 
 
 @dataclass(frozen=True)
@@ -217,6 +219,7 @@ def _training_path() -> TrainingPath:
         objective=objectives.CrossEntropy(objectives.CrossEntropy.Settings()),
         loss=step.evaluate,
         accumulate=step.accumulate,
+        order=lambda: step_indices,
     )
 
 

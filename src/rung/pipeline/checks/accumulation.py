@@ -11,8 +11,7 @@ of Gemma 3 270M differ by 5e-4 where one thread gives 1e-6. The limit stands abo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +19,11 @@ from torch import Tensor, nn
 from rung.base.settings import Field
 from rung.base.settings import Settings as BaseSettings
 from rung.pipeline.audit import Check, Outcome, not_applicable, verdict
+from rung.pipeline.checks._last_norms import last_norms_trained
 from rung.pipeline.checks._subject import Subject
 from rung.records.packing import PackedRow
 
 __all__ = ["Accumulation"]
-
-_NUM_TRAINED = 3
 
 
 class AccumulationSettings(BaseSettings):
@@ -51,7 +49,7 @@ class Accumulation(Check):
         total = sum(len(example.rendered.token_ids) for example in examples)
         whole = subject.training.pack(examples, total)
         parts = [row for example in examples for row in subject.training.pack([example], total)]
-        with _last_norms_trained(subject.loaded.network) as parameters:
+        with last_norms_trained(subject.loaded.network) as parameters:
             loss, gradient = _gradient(subject, whole, parameters)
             split_loss, split_gradient = _gradient(subject, parts, parameters)
         difference = float((gradient - split_gradient).norm() / gradient.norm())
@@ -74,21 +72,3 @@ def _gradient(subject: Subject, rows: Sequence[PackedRow], parameters: Sequence[
     loss = subject.training.accumulate(subject.loaded.network, rows, subject.training.objective)
     pieces = [p.grad.flatten().float() for p in parameters if p.grad is not None]
     return loss, torch.cat(pieces)
-
-
-@contextmanager
-def _last_norms_trained(network: nn.Module) -> Iterator[list[nn.Parameter]]:
-    """Inside, the network's last vectors (all of it where there are none) are trained; afterwards it is as before."""
-    every = list(network.parameters())
-    before = [(parameter, parameter.requires_grad, parameter.grad) for parameter in every]
-    chosen = [parameter for parameter in every if parameter.ndim == 1][-_NUM_TRAINED:] or every
-    for parameter in every:
-        parameter.requires_grad_(False)
-    for parameter in chosen:
-        parameter.requires_grad_(True)
-    try:
-        yield chosen
-    finally:
-        for parameter, required, gradient in before:
-            parameter.requires_grad_(required)
-            parameter.grad = gradient

@@ -15,7 +15,12 @@ from rung.engine.settings import EngineSettings
 from rung.pipeline.stage import Context, Outputs
 from rung.records.manifest import Opened
 
-__all__ = ["model_facts", "open_engine", "polling", "room", "save_trained", "trained_part"]
+__all__ = [
+    "PUBLISHED", "model_facts", "open_engine", "polling", "publish_network", "published", "room", "save_trained",
+    "trained_part",
+]  # fmt: skip
+
+PUBLISHED = "model"  # folder of a network with its tokenizer, and the role of its files
 
 
 def room(name: str) -> Any:
@@ -44,6 +49,22 @@ def save_trained(network: Any, outputs: Outputs, *, whole: bool) -> None:
     folder = outputs.file("adapter", "adapter")
     folder.mkdir(parents=True, exist_ok=True)
     adapters.save_adapter(network, folder)
+
+
+def publish_network(network: Any, tokenizer: Any, outputs: Outputs) -> None:
+    """Publish a network that was made in this run, with its tokenizer; `published`, `run:` and `dir:` find it."""
+    folder = outputs.file(PUBLISHED, PUBLISHED)
+    folder.mkdir(parents=True, exist_ok=True)
+    room("models.publish").publish(network, tokenizer, folder)
+
+
+def published(stage: Opened) -> str:
+    """The source of the network that a stage published.
+
+    Raises:
+        DataError: it published none.
+    """
+    return f"dir:{stage.file(PUBLISHED).parent}"
 
 
 def trained_part(trained: Opened) -> Path:

@@ -175,7 +175,7 @@ def open_policy(
     """
     adapters, seed = room("train.adapters"), derive(context.seed, "adapter")
     part = trained_part(trained) if trained else None
-    allowed = {"clean": False} if instruct else {}
+    allowed: dict[str, Any] = {"clean": False} if instruct else {}
     loaded = context.models.load(context.model_source, part, **allowed)
     outputs.note("model", model_facts(loaded))
     adapted = settings.kind != "none"

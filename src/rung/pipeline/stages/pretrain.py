@@ -18,7 +18,7 @@ from rung.base.lookup import known, lookup
 from rung.base.seeds import derive
 from rung.base.settings import Field, Settings, validate
 from rung.pipeline.stage import Context, Outputs, Stage, Terms, Verdict
-from rung.pipeline.stages._model import room
+from rung.pipeline.stages._model import publish_network, room
 from rung.pipeline.stages._sampling import Held, Samples, SampleSettings, watched
 from rung.records.manifest import Opened
 from rung.records.token_shards import TokenShard
@@ -30,7 +30,6 @@ from rung.train.pretrain_settings import PretrainSettings
 __all__ = ["Pretrain"]
 
 _FAMILIES = "models.families"
-_MODEL = "model"
 
 
 class NetworkSettings(Settings):
@@ -100,7 +99,7 @@ class Pretrain(Stage):
             scratch=context.scratch,
             on_step=lambda num_tokens: context.budget.spend(tokens=num_tokens),
         )
-        room("models.publish").publish(network, tokenizer, self._folder(outputs))
+        publish_network(network, tokenizer, outputs)
         outputs.note("figures", _figures(result, held_out, pretraining.bits_per_byte))
         outputs.note("model", {"family": self.settings.network.family, **_size(network)})
 
@@ -131,11 +130,6 @@ class Pretrain(Stage):
         train, held_out = (TokenShard(folder, part, tokenizer.vocabulary_size) for part in ("train", "held_out"))
         num = max(round(self.settings.training.eval_fraction * held_out.num_documents), 1)
         return Windows(train, window), Windows(held_out, window, num)
-
-    def _folder(self, outputs: Outputs) -> Any:
-        folder = outputs.file(_MODEL, _MODEL)
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
 
     def figures(self, output: Opened) -> dict[str, Any]:
         """What the training noted, and the samples counted; the weights are verified by their hashes."""

@@ -1,7 +1,8 @@
 """Supervised fine-tuning on gated data: loss on the response alone, adapters by default, resumable at every step.
 
 Nothing is trained before every record's provenance was read (`training_gate`); what was trained, on what and how it
-went is in the manifest, which exists only when the whole thing ended well.
+went is in the manifest, which exists only when the whole thing ended well. A network that an earlier stage made from
+raw text (`model`) is published whole again: there is no other place that its base could come from.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from rung.base.fingerprint import plain
 from rung.base.seeds import derive
 from rung.base.settings import Field, Settings
 from rung.pipeline.stage import Context, Outputs, Stage, Verdict
-from rung.pipeline.stages._model import model_facts, room, save_trained
+from rung.pipeline.stages._model import model_facts, publish_network, published, room, save_trained
 from rung.pipeline.training_gate import check_provenance
 from rung.records.chat.frame import Frame
 from rung.records.manifest import Opened
@@ -24,10 +25,20 @@ from rung.train.settings import AdapterSettings, SftSettings
 __all__ = ["Sft"]
 
 
+def _unsaid(value: object) -> bool:
+    """What a recipe does not say is not written either: a fingerprint does not change because a setting came to be."""
+    return not value
+
+
 class SftStageSettings(Settings):
     """What is trained on, which weights, and how."""
 
     data: str = Field(description="the data stage")
+    model: str = Field(
+        "",
+        exclude_if=_unsaid,
+        description="the stage whose published network is tuned, such as pretrain; empty: the recipe's model",
+    )
     adapter: AdapterSettings = Field(AdapterSettings(), description="which weights are trained")
     training: SftSettings = Field(SftSettings(), description="how long, how fast, how carefully")
 
@@ -40,8 +51,9 @@ class Sft(Stage):
     outputs: Mapping[str, str] = {}
 
     def inputs(self) -> dict[str, str]:
-        """The data."""
-        return {"data": self.settings.data}
+        """The data, and the stage with the network where one is named."""
+        named = {"network": self.settings.model} if self.settings.model else {}
+        return {"data": self.settings.data, **named}
 
     def units(self, inputs: Mapping[str, Opened]) -> float | None:
         """Response tokens, once per epoch; unknown before there are data."""
@@ -53,7 +65,14 @@ class Sft(Stage):
     def run(self, context: Context, inputs: Mapping[str, Opened], outputs: Outputs) -> None:
         """Check every record, train, publish the adapter (or every weight) and the curves."""
         records = check_provenance(inputs["data"], "sft", context.bypasses)
-        loaded = context.models.load(context.model_source)
+        made_here = inputs.get("network")
+        # a network that this run made was never taught to follow instructions, so there is nothing to guard against;
+        # and what is published again is not to be rounded
+        loaded = (
+            context.models.load(published(made_here), clean=False, precision="float32")
+            if made_here
+            else context.models.load(context.model_source)
+        )
         outputs.note("model", model_facts(loaded))
         examples = [
             Example(one.id, Frame.render(loaded.tokenizer, one.instruction, one.response, earlier=one.earlier_pairs))
@@ -74,8 +93,13 @@ class Sft(Stage):
             on_step=lambda num_tokens: context.budget.spend(tokens=num_tokens),
         )
         whole = self.settings.adapter.kind == "none"
-        save_trained(loaded.network, outputs, whole=whole)
         unchanged = whole or adapters.base_hash(loaded.network) == before
+        if not made_here:
+            save_trained(loaded.network, outputs, whole=whole)
+        else:
+            if not whole:
+                adapters.merge(loaded.network)
+            publish_network(loaded.network, loaded.tokenizer, outputs)
         outputs.note("figures", {**_figures(result), "adapter": plain(made), "base_unchanged": unchanged})
         context.models.release()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 import torch
 from torch import nn
@@ -29,9 +29,9 @@ class AdamW:
     def __init__(self, settings: AdamWSettings) -> None:
         self.settings = settings
 
-    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    def build(self, named: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
         """An optimizer whose learning rate the step sets before each update."""
-        kept = list(parameters)
+        kept = list(named.values())
         groups = [
             {"params": [p for p in kept if p.ndim > 1], "weight_decay": self.settings.weight_decay},
             {"params": [p for p in kept if p.ndim <= 1], "weight_decay": 0.0},

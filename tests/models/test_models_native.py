@@ -85,6 +85,15 @@ def test_attention_is_the_softmax_of_what_a_row_looks_at(
     assert torch.equal(alone[1][0], total[2])
 
 
+def test_a_row_that_looks_at_nothing_sees_zeros_that_weigh_nothing(ours: Kernels) -> None:
+    keys, query = random(2, 1, 8, 16), random(2, 3, 16, seed=1)
+    seen, total = ours.attend(query, keys, keys, Looks(*(torch.tensor(x) for x in ([0, 1], [0, 5], [-1, 7]))), 1.0)
+    assert not seen[0].any()
+    assert torch.isneginf(total[0]).all()
+    assert seen[1].any()
+    assert total[1].isfinite().all()
+
+
 @pytest.mark.parametrize(("width", "num_out"), [(64, 48), (66, 1), (576, 113)])
 def test_a_product_is_the_matrix_product_and_a_row_has_its_own_bits(ours: Kernels, width: int, num_out: int) -> None:
     if not ours.has_product:

@@ -5,7 +5,8 @@ Legend: R rows of the step, S slots looked into, W rows a slot serves, H query h
 per key head, Q = W * G rounded up to `QUERY_ROWS` (to `LONE_ROWS` where S * K = 1), d head width, L cached positions
 looked at.
 
-The bits of a row may not depend on its neighbours. Products run on a multiple of `QUERY_ROWS` query rows, from which
+The bits of a row may not depend on its neighbours. The compiled kernels take a row at a time; what follows is of
+torch's (`_Plain`, `_Part`), which run where there are none. Products run on a multiple of `QUERY_ROWS` query rows, from which
 on matrix kernels give a row the same bits in any company, so one row alone and sixteen that share a prompt agree; a
 product that has no other beside it is split over threads, and needs `LONE_ROWS`. Logarithms and exponentials run on
 whole `LINE`s, for what is left over from a vector goes through another kernel. The weighted sum over positions runs in
@@ -61,9 +62,15 @@ class DecodeAttend:
             for row, p in enumerate(places)
             if p.num_before
         ]
-        ours = kernels() if Kernels.can_attend(own.keys[0]) else None
-        self._ahead = _Compiled(own, places, ours) if ours else _Plain(own, places, ahead, minimum)
-        self._before = _Part(prefixes, before, len(places), minimum)
+        self._ahead: _Compiled | _Plain
+        self._before: _Compiled | _Part
+        if ours := kernels() if Kernels.can_attend(own.keys[0]) else None:
+            absent = [_Row(row, 0, -1, 0) for row, p in enumerate(places) if not p.num_before]
+            everyone = sorted((*before, *absent), key=lambda row: row.row) if before else []
+            self._ahead, self._before = _Compiled(own, ahead, ours), _Compiled(prefixes, everyone, ours)
+        else:
+            self._ahead = _Plain(own, places, ahead, minimum)
+            self._before = _Part(prefixes, before, len(places), minimum)
 
     def __call__(
         self, layer: int, query_BTHd: Tensor, key_BTKd: Tensor, value_BTKd: Tensor, *, scale: float, window: int
@@ -72,6 +79,7 @@ class DecodeAttend:
         self._ahead.put(layer, key_BTKd[:, 0], value_BTKd[:, 0])
         look = _Look(layer, query_BTHd[:, 0], scale, window)
         ahead, before = self._ahead.see(look), self._before.see(look)
+        assert ahead is not None  # a token sees itself
         seen = ahead.seen
         if before is not None:
             # exactly `seen` where the weight of the prompt is zero
@@ -131,20 +139,20 @@ class _Plain:
         for held, new in ((self._cache.keys[layer], keys_RKd), (self._cache.values[layer], values_RKd)):
             held.view(-1, held.shape[-1]).index_copy_(0, self._written, new.reshape(-1, held.shape[-1]))
 
-    def see(self, look: _Look) -> _Seen:
+    def see(self, look: _Look) -> _Seen | None:
         """What every head of every row sees, [R * H] rows."""
-        seen = self._part.see(look)
-        assert seen is not None  # a token sees itself
-        return seen
+        return self._part.see(look)
 
 
 class _Compiled:
-    """The own parts by the compiled kernels: a row reads what is its own, and nothing beyond."""
+    """Either part by the compiled kernels: a row reads what it looks at, and nothing beyond. Rows that share a prompt
+    read it one after another, out of the processor's cache."""
 
-    def __init__(self, cache: Cache, places: Sequence[Place], ours: Kernels) -> None:
+    def __init__(self, cache: Cache, rows: Sequence[_Row], ours: Kernels) -> None:
         self._cache, self._ours = cache, ours
-        self._slots = torch.tensor([place.slot for place in places])
-        self._last = torch.tensor([place.position for place in places])
+        self._slots, self._last, self._position = torch.tensor(
+            [[row.slot for row in rows], [row.last for row in rows], [row.position for row in rows]], dtype=torch.int64
+        )
         self._looks: dict[int, Looks] = {}
 
     def put(self, layer: int, keys_RKd: Tensor, values_RKd: Tensor) -> None:
@@ -152,11 +160,14 @@ class _Compiled:
         held = self._cache.keys[layer], self._cache.values[layer]
         self._ours.put(keys_RKd, values_RKd, held, self._slots, self._last)
 
-    def see(self, look: _Look) -> _Seen:
-        """What every head of every row sees, [R * H] rows."""
+    def see(self, look: _Look) -> _Seen | None:
+        """What every head of every row sees, [R * H] rows, or None where there are no rows."""
+        if not len(self._slots):
+            return None
         if look.window not in self._looks:
-            first = (self._last - look.window + 1).clamp_(min=0) if look.window else torch.zeros_like(self._last)
-            self._looks[look.window] = Looks(self._slots, first, self._last)
+            window = look.window
+            first = (self._position - window + 1).clamp_(min=0) if window else torch.zeros_like(self._last)
+            self._looks[window] = Looks(self._slots, first, self._last)
         keys, values = self._cache.keys[look.layer], self._cache.values[look.layer]
         seen, total = self._ours.attend(look.queries, keys, values, self._looks[look.window], look.scale)
         return _Seen(seen.view(-1, seen.shape[-1]), total.view(-1))

@@ -19,6 +19,11 @@ inline void foresee(const T *line, int64_t width) {
 template <class T, int NUM>
 void attend(const T *query, const T *keys, const T *values, const T *next, int64_t width, int64_t length, float scale,
             std::vector<float> &held, T *out, float *total) {
+    if (length <= 0) {  // nothing is seen, and weighs nothing
+        std::memset(out, 0, NUM * width * sizeof(T));
+        for (int g = 0; g < NUM; g++) total[g] = LOWEST;
+        return;
+    }
     const int64_t line = (length + LANES - 1) / LANES * LANES;
     if ((int64_t)held.size() < NUM * (line + width)) held.resize(NUM * (line + width));
     float *const scores = held.data(), *const asked = scores + NUM * line;

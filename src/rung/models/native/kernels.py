@@ -55,7 +55,8 @@ _ARGUMENTS = {
 
 @dataclass(frozen=True, slots=True)
 class Looks:
-    """Which places of which slot each row looks at, from `firsts` to `lasts` with both; int64 [R]."""
+    """Which places of which slot each row looks at, from `firsts` to `lasts` with both; int64 [R]. A row whose last
+    place lies before its first sees nothing: zeros, and minus infinity for its total."""
 
     slots: Tensor
     firsts: Tensor

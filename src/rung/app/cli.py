@@ -117,6 +117,29 @@ def run_command(
     command("run")(recipe, choices, out(), notes(), rubric=(rubric_good, rubric_bad))
 
 
+@app.command("sweep")
+def sweep_command(
+    context: typer.Context,
+    sweep: Annotated[Path, typer.Argument(metavar="SWEEP", help="A YAML file: recipe, over, show.")],
+    *,
+    profile: Profile = "",
+    sets: Sets = None,
+    force: Force = None,
+    allow_dirty: AllowDirty = False,
+    runs: Runs = None,
+    quiet: Quiet = False,
+) -> None:
+    """Run a recipe once for every combination of some values, and show what came of each."""
+    choices = replace(
+        merged(context.obj, runs, quiet, None, None),
+        profile=profile,
+        sets=tuple(sets or ()),
+        force=tuple(force or ()),
+        allow_dirty=allow_dirty,
+    )
+    command("sweep")(sweep, choices, out(), notes())
+
+
 @app.command("plan")
 def plan_command(
     context: typer.Context,

@@ -6,13 +6,13 @@ per key head, Q = W * G rounded up to `QUERY_ROWS` (to `LONE_ROWS` where S * K =
 looked at.
 
 The bits of a row may not depend on its neighbours. The compiled kernels take a row at a time; what follows is of
-torch's (`_Plain`, `_Part`), which run where there are none. Products run on a multiple of `QUERY_ROWS` query rows, from which
-on matrix kernels give a row the same bits in any company, so one row alone and sixteen that share a prompt agree; a
-product that has no other beside it is split over threads, and needs `LONE_ROWS`. Logarithms and exponentials run on
-whole `LINE`s, for what is left over from a vector goes through another kernel. The weighted sum over positions runs in
-blocks of `BLOCK`, anchored at position 0 of its part: a block in which a row has nothing to see adds exact zeros,
-however many such blocks the longest neighbour brings along. The two parts are merged by their log-sum-exp (as in the
-online softmax of FlashAttention, arXiv 2205.14135).
+torch's (`_Plain`, `_Part`), which run where there are none. Products run on a multiple of `QUERY_ROWS` query rows,
+from which on matrix kernels give a row the same bits in any company, so one row alone and sixteen that share a prompt
+agree; a product that has no other beside it is split over threads, and needs `LONE_ROWS`. Logarithms and exponentials
+run on whole `LINE`s, for what is left over from a vector goes through another kernel. The weighted sum over positions
+runs in blocks of `BLOCK`, anchored at position 0 of its part: a block in which a row has nothing to see adds exact
+zeros, however many such blocks the longest neighbour brings along. The two parts are merged by their log-sum-exp (as
+in the online softmax of FlashAttention, arXiv 2205.14135).
 """
 
 from __future__ import annotations

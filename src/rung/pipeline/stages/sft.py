@@ -17,7 +17,7 @@ from rung.base.settings import Field, Settings
 from rung.pipeline.stage import Context, Outputs, Stage, Verdict
 from rung.pipeline.stages._model import model_facts, publish_network, published, room, save_trained
 from rung.pipeline.training_gate import check_provenance
-from rung.records.chat.frame import Frame
+from rung.records.chat.frame import Frame, Trained
 from rung.records.manifest import Opened
 from rung.records.packing import Example
 from rung.train.settings import AdapterSettings, SftSettings
@@ -30,6 +30,11 @@ def _unsaid(value: object) -> bool:
     return not value
 
 
+def _usual(value: object) -> bool:
+    """The same, of what has a usual value."""
+    return value == "response"
+
+
 class SftStageSettings(Settings):
     """What is trained on, which weights, and how."""
 
@@ -40,6 +45,11 @@ class SftStageSettings(Settings):
         description="the stage whose published network is tuned, such as pretrain; empty: the recipe's model",
     )
     adapter: AdapterSettings = Field(AdapterSettings(), description="which weights are trained")
+    trained: Trained = Field(
+        "response",
+        exclude_if=_usual,
+        description="what of a conversation carries loss: its last response, the responses of all turns, or everything",
+    )
     training: SftSettings = Field(SftSettings(), description="how long, how fast, how carefully")
 
 
@@ -75,7 +85,16 @@ class Sft(Stage):
         )
         outputs.note("model", model_facts(loaded))
         examples = [
-            Example(one.id, Frame.render(loaded.tokenizer, one.instruction, one.response, earlier=one.earlier_pairs))
+            Example(
+                one.id,
+                Frame.render(
+                    loaded.tokenizer,
+                    one.instruction,
+                    one.response,
+                    earlier=one.earlier_pairs,
+                    trained=self.settings.trained,
+                ),
+            )
             for one in records
         ]
         adapters, loop = room("train.adapters"), room("train.loop")

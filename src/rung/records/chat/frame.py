@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from rung.records.tokenizer import Tokenizer
 
-__all__ = ["Frame"]
+__all__ = ["Frame", "Trained"]
+
+Trained = Literal["response", "turns", "everything"]
 
 DELIMITER = "\n###END###"
+_BETWEEN = "\n\n"  # pairs of a conversation
 STOP_STRINGS = ("\nInstruction", "\nQ:", "\n###", "\nUser:", "\nResponse:")
 
 
@@ -39,7 +43,7 @@ class Frame:
     @staticmethod
     def prompt(instruction: str, examples: Sequence[tuple[str, str]] = ()) -> str:
         """The text a model continues with the response; `examples` are (instruction, response) few-shots before it."""
-        shots = "".join(f"Instruction: {i}\nResponse: {r}{DELIMITER}\n\n" for i, r in examples)
+        shots = "".join(f"Instruction: {i}\nResponse: {r}{DELIMITER}{_BETWEEN}" for i, r in examples)
         return f"{shots}Instruction: {instruction}\nResponse:"
 
     @staticmethod
@@ -60,16 +64,38 @@ class Frame:
         response: str,
         max_tokens: int = 0,
         earlier: Sequence[tuple[str, str]] = (),
+        trained: Trained = "response",
     ) -> Rendered:
         """Ids and mask of one example; the tokenizer's first end token, when there is one, closes and is trained.
 
         With `max_tokens` the *end* of the response is cut and `truncated` says so. `earlier` are the pairs of a
-        conversation before this one, which are part of the prompt.
+        conversation before this one, which are part of the prompt. `trained` says whether their responses carry loss
+        too ("turns"), or all text ("everything"); the ids are the same.
         """
-        prompt_ids = tokenizer.document(cls.prompt(instruction, earlier))
+        prompt = cls.prompt(instruction, earlier)
+        prompt_ids = tokenizer.document(prompt)
         target_ids = [*tokenizer.encode(cls.completion(response)), *tokenizer.end_ids[:1]]
         ids = [*prompt_ids, *target_ids]
-        mask = [False] * len(prompt_ids) + [True] * len(target_ids)
+        mask = [*cls._prompt_mask(tokenizer, prompt, len(prompt_ids), earlier, trained), *[True] * len(target_ids)]
         cut = bool(max_tokens) and len(ids) > max_tokens
         limit = max_tokens if cut else len(ids)
         return Rendered(tuple(ids[:limit]), tuple(mask[:limit]), min(len(prompt_ids), limit), cut)
+
+    @classmethod
+    def _prompt_mask(
+        cls, tokenizer: Tokenizer, prompt: str, num_ids: int, earlier: Sequence[tuple[str, str]], trained: Trained
+    ) -> list[bool]:
+        """Which tokens of the prompt carry loss. A token counts to a response when all of its characters do."""
+        if trained == "response" or (trained == "turns" and not earlier):
+            return [False] * num_ids
+        offsets = tokenizer.inner.encode(prompt, add_special_tokens=False).offsets
+        if trained == "everything":
+            own = [True] * len(offsets)
+        else:
+            spans, at = [], 0
+            for instruction, response in earlier:
+                begin = at + len(cls.prompt(instruction))
+                spans.append((begin, begin + len(cls.completion(response))))
+                at = spans[-1][1] + len(_BETWEEN)
+            own = [any(begin <= start < end <= stop for begin, stop in spans) for start, end in offsets]
+        return [*[False] * (num_ids - len(own)), *own]

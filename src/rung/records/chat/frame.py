@@ -63,6 +63,7 @@ class Frame:
         instruction: str,
         response: str,
         max_tokens: int = 0,
+        *,
         earlier: Sequence[tuple[str, str]] = (),
         trained: Trained = "response",
     ) -> Rendered:
@@ -76,14 +77,17 @@ class Frame:
         prompt_ids = tokenizer.document(prompt)
         target_ids = [*tokenizer.encode(cls.completion(response)), *tokenizer.end_ids[:1]]
         ids = [*prompt_ids, *target_ids]
-        mask = [*cls._prompt_mask(tokenizer, prompt, len(prompt_ids), earlier, trained), *[True] * len(target_ids)]
+        mask = [
+            *cls._prompt_mask(tokenizer, prompt, len(prompt_ids), earlier=earlier, trained=trained),
+            *[True] * len(target_ids),
+        ]
         cut = bool(max_tokens) and len(ids) > max_tokens
         limit = max_tokens if cut else len(ids)
         return Rendered(tuple(ids[:limit]), tuple(mask[:limit]), min(len(prompt_ids), limit), cut)
 
     @classmethod
     def _prompt_mask(
-        cls, tokenizer: Tokenizer, prompt: str, num_ids: int, earlier: Sequence[tuple[str, str]], trained: Trained
+        cls, tokenizer: Tokenizer, prompt: str, num_ids: int, *, earlier: Sequence[tuple[str, str]], trained: Trained
     ) -> list[bool]:
         """Which tokens of the prompt carry loss. A token counts to a response when all of its characters do."""
         if trained == "response" or (trained == "turns" and not earlier):

@@ -5,7 +5,9 @@ Legend: B batch, T token, H query heads, K key/value heads, d head width.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -15,7 +17,10 @@ from torch.nn import functional
 from rung.base.errors import ModelError
 from rung.models.network import Attend
 
-__all__ = ["CausalAttend", "KnowsPadding", "PackedAttend", "attend_causally", "real_tokens"]
+__all__ = ["STEP", "CausalAttend", "KnowsPadding", "PackedAttend", "attend_causally", "real_tokens"]
+
+STEP = 16
+_SHORT = 256  # tokens
 
 
 @runtime_checkable
@@ -38,6 +43,8 @@ def attend_causally(
 
     `mask` (True = may look; [B, 1, T, T]) replaces the causal-and-window mask when given.
     """
+    if mask is None and _is_short(query_BTHd):
+        return _attend_short(query_BTHd, key_BTKd, value_BTKd, scale=scale, window=window)
     query, key, value = (x.transpose(1, 2) for x in (query_BTHd, key_BTKd, value_BTKd))
     num_tokens = query.shape[2]
     if mask is None and 0 < window < num_tokens:
@@ -52,6 +59,34 @@ def attend_causally(
         enable_gqa=query.shape[1] != key.shape[1],
     )
     return seen.transpose(1, 2)
+
+
+def _is_short(query_BTHd: Tensor) -> bool:
+    """Whether `_attend_short` is the faster one: torch's fused kernel takes several times as long for the gradient of a
+    short document in bfloat16 on a processor (measured: docs/LOG.md, 2026-11-30)."""
+    if query_BTHd.device.type != "cpu" or query_BTHd.shape[1] > _SHORT or not torch.is_grad_enabled():
+        return False
+    return _computed_in(query_BTHd) == torch.bfloat16
+
+
+def _computed_in(x: Tensor) -> torch.dtype:
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+
+
+def _attend_short(query_BTHd: Tensor, key_BTKd: Tensor, value_BTKd: Tensor, *, scale: float, window: int) -> Tensor:
+    """`attend_causally` as three plain products, in float32 inside."""
+    num_docs, num_tokens, num_heads, width = query_BTHd.shape
+    num_kv_heads = key_BTKd.shape[2]
+    each, batch, dtype = num_heads // num_kv_heads, num_docs * num_kv_heads, _computed_in(query_BTHd)
+    with torch.autocast("cpu", enabled=False):
+        query = query_BTHd.float().view(num_docs, num_tokens, num_kv_heads, each, width).permute(0, 2, 3, 1, 4)
+        key = key_BTKd.float().permute(0, 2, 3, 1).reshape(batch, width, num_tokens)
+        value = value_BTKd.float().transpose(1, 2).reshape(batch, num_tokens, value_BTKd.shape[3])
+        hidden = ~_window_mask(num_tokens, window, query_BTHd.device)
+        bias = torch.zeros(num_tokens, num_tokens).masked_fill(hidden, -torch.inf).repeat(each, 1)
+        scores = torch.baddbmm(bias, query.reshape(batch, each * num_tokens, width), key, alpha=scale)
+        seen = torch.bmm(scores.softmax(-1), value).view(num_docs, num_kv_heads, each, num_tokens, -1)
+        return seen.permute(0, 3, 1, 2, 4).flatten(2, 3).to(dtype)
 
 
 class CausalAttend:
@@ -96,7 +131,8 @@ class PackedAttend:
         lengths: for every row, the lengths of its documents in order. What remains of a row is padding and comes out
             as zeros.
 
-    Documents of equal length, from whichever rows, run as one batch.
+    Documents of nearly equal length, from whichever rows, run as one batch: each is filled up at its end to a whole
+    number of `STEP` tokens, where no token of its own looks.
     """
 
     def __init__(self, lengths: Sequence[Sequence[int]]) -> None:
@@ -104,8 +140,8 @@ class PackedAttend:
             raise ModelError("a packed document must have at least one token", place="PackedAttend")
         self.lengths = [list(row) for row in lengths]
         self._order: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
-        sizes = sorted({length for row in self.lengths for length in row})
-        self._groups = [(size, sum(row.count(size) for row in self.lengths)) for size in sizes]
+        sizes = Counter(_filled(length) for row in self.lengths for length in row)
+        self._groups = sorted(sizes.items())
 
     def __call__(
         self, layer: int, query_BTHd: Tensor, key_BTKd: Tensor, value_BTKd: Tensor, *, scale: float, window: int
@@ -115,13 +151,12 @@ class PackedAttend:
         self._check(num_rows, num_tokens)
         order, back = self._orders(num_tokens, query_BTHd.device)
         sorted_tokens = [x.flatten(0, 1).index_select(0, order) for x in (query_BTHd, key_BTKd, value_BTKd)]
-        pieces, start = [], 0
+        pieces, start = [query_BTHd.new_zeros((1, num_heads, head_width))], 0
         for size, count in self._groups:
             stop = start + size * count
             query, key, value = (x[start:stop].reshape(count, size, *x.shape[1:]) for x in sorted_tokens)
             pieces.append(attend_causally(query, key, value, scale=scale, window=window).flatten(0, 1))
             start = stop
-        pieces.append(query_BTHd.new_zeros((num_rows * num_tokens - start, num_heads, head_width)))
         return torch.cat(pieces).index_select(0, back).reshape(query_BTHd.shape)
 
     def real(self, num_tokens: int, device: torch.device) -> Tensor | None:
@@ -141,24 +176,26 @@ class PackedAttend:
             )
 
     def _orders(self, num_tokens: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Token indices sorted by document length, and the way back (padding last)."""
+        """Which token stands where when documents are sorted by their filled length, and where every token's output
+        stands then, after the one place that padding gets its zeros from."""
         key = (num_tokens, device)
         if key not in self._order:
-            order = torch.tensor(self._sorted_indices(num_tokens), dtype=torch.long)
-            used = torch.zeros(len(self.lengths) * num_tokens, dtype=torch.bool)
-            used[order] = True
-            whole = torch.cat([order, torch.nonzero(~used).flatten()])
-            self._order[key] = (order.to(device), torch.argsort(whole).to(device))
+            documents = sorted(
+                (_filled(length), row * num_tokens + start, length)
+                for row, lengths in enumerate(self.lengths)
+                for start, length in zip(accumulate(lengths, initial=0), lengths, strict=False)
+            )
+            order, back = list[int](), [0] * (len(self.lengths) * num_tokens)
+            for filled, start, length in documents:
+                back[start : start + length] = range(1 + len(order), 1 + len(order) + length)
+                # what fills up is the last token again, for something finite must stand there
+                order += [*range(start, start + length), *[start + length - 1] * (filled - length)]
+            self._order[key] = (torch.tensor(order, device=device), torch.tensor(back, device=device))
         return self._order[key]
 
-    def _sorted_indices(self, num_tokens: int) -> list[int]:
-        starts: list[tuple[int, int]] = []
-        for row, lengths in enumerate(self.lengths):
-            at = row * num_tokens
-            for length in lengths:
-                starts.append((length, at))
-                at += length
-        return [at + offset for length, at in sorted(starts) for offset in range(length)]
+
+def _filled(length: int) -> int:
+    return -(-length // STEP) * STEP
 
 
 def _window_mask(num_tokens: int, window: int, device: torch.device) -> Tensor:

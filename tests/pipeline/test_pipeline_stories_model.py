@@ -18,6 +18,7 @@ from rung.pipeline.runner import Options, RunResult, run
 from rung.pipeline.stages._writing import Pen
 from rung.pipeline.stages.evaluate_stories import EvaluateStories, EvaluateStoriesSettings
 from rung.records.chat.asking import Asking
+from rung.records.chat.frame import Frame
 from rung.records.manifest import Opened, open_manifest
 from story_script import script
 
@@ -110,6 +111,7 @@ def test_every_network_tells_the_same_prompts_and_all_is_counted(done: Path) -> 
     asked = [[one.meta["asked"] for one in told if one.source == name] for name in ("pretrained", "tuned")]
     assert asked[0] == asked[1]
     found = EvaluateStories(EvaluateStoriesSettings(**EXAM)).figures(opened)
+    assert not any(Frame.delimiter.strip() in one.text for one in told), "the frame is no part of a story"
     for row in found["rows"].values():
         assert row["without_fault"]["n"] == 14
         assert row["words_used"]["n"] == 8

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -127,13 +126,15 @@ class EvaluateStories(Stage):
         own = self.settings
         loaded = context.models.load(source, clean=False)
         engine = room("engine.engine").Engine(loaded, own.engine, events=context.events, on_step=polling(context))
-        sampling = Sampling(temperature=own.temperature, top_p=own.top_p, max_new_tokens=own.max_new_tokens)
-        framed = replace(sampling, stop=Frame.stop_strings)
+        # what was tuned in the frame closes with its delimiter after an opening too, and that is no part of a story
+        sampling = Sampling(
+            temperature=own.temperature, top_p=own.top_p, max_new_tokens=own.max_new_tokens, stop=Frame.stop_strings
+        )
         plan = [(one, copy) for one in asked for copy in range(own.copies)]
         requests = [
             Request(
                 f"{one.id}-{copy}",
-                sampling if one.begun else framed,
+                sampling,
                 seed=derive(context.seed, "told", one.id, copy),
                 token_ids=tuple(loaded.tokenizer.document(one.prompt)),
             )

@@ -21,11 +21,13 @@ NAMES = (
     "parity",
     "providers",
     "reward_holds",
+    "reward_models",
     "rlhf_two",
     "serve_load",
     "stream_memory",
     "sizes",
     "stories",
+    "z3_training",
 )
 
 

@@ -32,7 +32,7 @@ from rung.base.errors import MissingDependency, ModelError
 from rung.base.files import write_bytes, write_json
 from rung.models.layers.projection import product
 from rung.models.network import Network
-from rung.train.settings import AdapterSettings, StackSettings
+from rung.train.settings import ALL_PROJECTIONS, AdapterSettings, StackSettings
 
 __all__ = [
     "WHOLE_WEIGHTS",
@@ -89,7 +89,7 @@ def prepare(network: Network, settings: AdapterSettings, seed: int) -> AdapterRe
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
-        target_modules=sorted(settings.targets),
+        target_modules=_targets(network, settings.targets),
         use_dora=settings.kind == "dora",
         task_type="CAUSAL_LM",
         bias="none",
@@ -120,7 +120,7 @@ def stack_adapter(network: Network, settings: StackSettings, seed: int) -> Adapt
     config = peft.LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
-        target_modules=sorted(settings.targets),
+        target_modules=_targets(network, settings.targets),
         task_type="CAUSAL_LM",
         bias="none",
     )
@@ -338,6 +338,15 @@ def _low_rank(layer: Any, names: list[str]) -> tuple[Tensor, Tensor, float]:
         return firsts[0], seconds[0], layer.scaling[names[0]]
     scaled = [second * layer.scaling[name] for name, second in zip(names, seconds, strict=True)]
     return torch.cat(firsts), torch.cat(scaled, 1), 1.0
+
+
+def _targets(network: Network, asked: tuple[str, ...]) -> list[str]:
+    """The projections that get an adapter. The usual seven are those of them that the network has: a plain feed-forward
+    layer has no gate, and experts are no projections."""
+    if asked != ALL_PROJECTIONS:
+        return sorted(asked)
+    found = {n.rsplit(".", 1)[-1] for n, m in network.named_modules() if isinstance(m, (nn.Linear, LoraLayer))}
+    return sorted(found & set(asked)) or sorted(asked)
 
 
 def _inject(network: Network, config: Any, name: str = _NAME) -> None:

@@ -10,7 +10,7 @@ from rung.base.lookup import known
 from rung.base.settings import Field, Settings
 from rung.models.parallel.layout import Layout
 
-__all__ = ["AdapterSettings", "PreferenceSettings", "RewardSettings", "SftSettings", "StackSettings"]
+__all__ = ["ALL_PROJECTIONS", "AdapterSettings", "PreferenceSettings", "RewardSettings", "SftSettings", "StackSettings"]
 
 ALL_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 Part = str | dict[str, Any]
@@ -30,7 +30,9 @@ class AdapterSettings(Settings):
     rank: int = Field(16, ge=1, le=1024, description="inner width of the adapter")
     alpha: float = Field(32.0, gt=0, description="the adapter's output is scaled by alpha / rank")
     dropout: float = Field(0.0, ge=0, lt=1, description="on the adapter's input; 0 takes the fused path")
-    targets: tuple[str, ...] = Field(ALL_PROJECTIONS, min_length=1, description="names of the projections that get one")
+    targets: tuple[str, ...] = Field(
+        ALL_PROJECTIONS, min_length=1, description="projections that get one; of the usual ones those that are there"
+    )
     quantise: Literal["no", "if_usable", "required"] = Field("no", description="hold the frozen base in 4 bits (NF4)")
 
 
@@ -40,7 +42,9 @@ class StackSettings(Settings):
 
     rank: int = Field(16, ge=1, le=1024, description="inner width of the adapter")
     alpha: float = Field(32.0, gt=0, description="the adapter's output is scaled by alpha / rank")
-    targets: tuple[str, ...] = Field(ALL_PROJECTIONS, min_length=1, description="names of the projections that get one")
+    targets: tuple[str, ...] = Field(
+        ALL_PROJECTIONS, min_length=1, description="projections that get one; of the usual ones those that are there"
+    )
 
 
 class SftSettings(Settings):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -79,3 +80,18 @@ def test_dora_goes_the_same_way(tmp_path: Path) -> None:
     assert result.exit_code == 0, [(s.name, s.outcome, s.message) for s in result.stages]
     assert output(tmp_path, "sft").manifest.figures["adapter"]["path"] == "dora"
     assert output(tmp_path, "sft").manifest.figures["base_unchanged"]
+
+
+def test_instructions_are_answered_at_each_evaluation(tmp_path: Path) -> None:
+    data, *_ = ladder(data={"count": 24})
+    training = {**TRAINING, "eval_fraction": 0.2, "eval_interval": 2}
+    suite = {"kind": "instruction_following", "count": 12}
+    result = go(tmp_path, [data, {"sft": {**TRAINED, "training": training, "follow": {"suite": suite}}}])
+    assert result.exit_code == 0, str(result.error)
+    events = [json.loads(line) for line in (tmp_path / "runs/r/events.jsonl").read_text().splitlines()]
+    steps = {
+        name: [e["step"] for e in events if e["kind"] == "metric" and e["name"] == f"sft/held_out_{name}"]
+        for name in ("loss", "following")
+    }
+    assert steps["following"] == steps["loss"]
+    assert len(steps["loss"]) > 2

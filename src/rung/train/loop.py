@@ -99,12 +99,13 @@ def train(
     events: Events,
     scratch: Path,
     on_step: Callable[[int], None],
+    also: Callable[[], dict[str, float]] | None = None,
 ) -> TrainResult:
     """Train the parameters that require a gradient; `rung.train.adapters.prepare` decides which.
 
     `scratch` holds the checkpoint; called again with the same arguments after any end, it goes on from there, and the
     weights are those of an uninterrupted run to the bit. `on_step` gets the tokens read by each finished step; what it
-    raises passes through, after a checkpoint was written.
+    raises passes through, after a checkpoint was written. `also` measures more at each evaluation, by name.
 
     Raises:
         DataError: examples that cannot be trained on (see `check_examples`), or a damaged checkpoint.
@@ -112,7 +113,7 @@ def train(
         ModelError: nothing to train, or training diverged.
     """
     checked, report = check_examples(examples, settings.max_tokens, tokenizer.end_ids[:1])
-    material = _Texts(network, checked, report, settings)
+    material = _Texts(network, checked, report, settings, also)
     return run(network, material, settings, events=events, scratch=scratch, on_step=on_step)
 
 
@@ -167,9 +168,14 @@ class _Texts:
     name = "sft"
 
     def __init__(
-        self, network: Network, examples: Sequence[Example], report: DataReport, settings: SftSettings
+        self,
+        network: Network,
+        examples: Sequence[Example],
+        report: DataReport,
+        settings: SftSettings,
+        also: Callable[[], dict[str, float]] | None,
     ) -> None:
-        self.network, self.settings, self.report = network, settings, report
+        self.network, self.settings, self.report, self._also = network, settings, report, also
         self.objective = objective_of(settings, "targets")
         self.content = [[e.id, list(e.rendered.token_ids), list(e.rendered.loss_mask)] for e in examples]
         self.examples, held_out = hold_out(examples, settings.eval_fraction, settings.seed)
@@ -184,7 +190,8 @@ class _Texts:
         """See `Material`."""
         if not self.held_out_rows:
             return {}
-        return {"loss": evaluate(self.network, self.held_out_rows, self.objective, self.settings.precision)}
+        loss = evaluate(self.network, self.held_out_rows, self.objective, self.settings.precision)
+        return {"loss": loss, **(self._also() if self._also is not None else {})}
 
 
 class _Run:
@@ -293,7 +300,8 @@ class _Run:
         if not figures:
             return
         loss = figures["loss"]
-        better = state.best_loss is None or loss < state.best_loss
+        decides = loss if self.settings.decides == "loss" else -figures[self.settings.decides]
+        better = state.best_loss is None or decides < state.best_loss
         waited = 0 if better else state.num_evaluations_since_best + 1
         if better and self.settings.patience:
             save_best(self.scratch, state.step, self.kept)
@@ -301,13 +309,14 @@ class _Run:
             state,
             validation=(*state.validation, (state.step, loss)),
             best_step=state.step if better else state.best_step,
-            best_loss=loss if better else state.best_loss,
+            best_loss=decides if better else state.best_loss,
             num_evaluations_since_best=waited,
             stopped_early=0 < self.settings.patience <= waited,
         )
         if self.state.stopped_early:
             self.events.log(
-                f"stopped early: {waited} evaluations without a better held-out loss", best_step=self.state.best_step
+                f"stopped early: {waited} evaluations without a better held-out {self.settings.decides}",
+                best_step=self.state.best_step,
             )
 
     def _maybe_checkpoint(self) -> None:

@@ -21,6 +21,11 @@ def _unsaid(value: object) -> bool:
     return not value
 
 
+def _usual(value: object) -> bool:
+    """The same, of what has a usual value."""
+    return value == "loss"
+
+
 class AdapterSettings(Settings):
     """Which weights are trained."""
 
@@ -77,6 +82,12 @@ class SftSettings(Settings):
         False,
         exclude_if=_unsaid,
         description="layers are computed again for their gradients: memory of one at a time, about a third more time",
+    )
+
+    decides: Literal["loss", "following"] = Field(
+        "loss",
+        exclude_if=_usual,
+        description="the held-out figure that patience goes by; following: the share of right answers (sft.follow)",
     )
 
     @pydantic.model_validator(mode="after")

@@ -8,14 +8,22 @@ raw text (`model`) is published whole again: there is no other place that its ba
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import statistics
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import pydantic
+
+from rung.base.errors import SettingsError
 from rung.base.fingerprint import plain
+from rung.base.lookup import part
 from rung.base.seeds import derive
 from rung.base.settings import Field, Settings
+from rung.engine.settings import EngineSettings
 from rung.pipeline.stage import Context, Outputs, Stage, Verdict
-from rung.pipeline.stages._model import model_facts, publish_network, published, room, save_trained
+from rung.pipeline.stages._answering import answer_items
+from rung.pipeline.stages._model import model_facts, polling, publish_network, published, room, save_trained
+from rung.pipeline.stages._sampling import Held
 from rung.pipeline.training_gate import check_provenance
 from rung.records.chat.frame import Frame, Trained
 from rung.records.manifest import Opened
@@ -35,6 +43,13 @@ def _usual(value: object) -> bool:
     return value == "response"
 
 
+class FollowSettings(Settings):
+    """Which instructions, and how many tokens an answer may have."""
+
+    suite: str | dict[str, Any] = Field("instruction_following", description="a part of evaluate/suites")
+    max_new_tokens: int = Field(32, ge=1, le=4096, description="limit of an answer")
+
+
 class SftStageSettings(Settings):
     """What is trained on, which weights, and how."""
 
@@ -51,6 +66,18 @@ class SftStageSettings(Settings):
         description="what of a conversation carries loss: its last response, the responses of all turns, or everything",
     )
     training: SftSettings = Field(SftSettings(), description="how long, how fast, how carefully")
+    follow: FollowSettings | None = Field(
+        None, exclude_if=_unsaid, description="held-out instructions that are answered at each evaluation"
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _decided(self) -> SftStageSettings:
+        """What decides is measured."""
+        if self.training.decides == "following" and (self.follow is None or not self.training.eval_fraction):
+            raise ValueError(
+                "training.decides is following: say which instructions (follow), with eval_fraction above 0"
+            )
+        return self
 
 
 class Sft(Stage):
@@ -110,6 +137,7 @@ class Sft(Stage):
             events=context.events,
             scratch=context.scratch,
             on_step=lambda num_tokens: context.budget.spend(tokens=num_tokens),
+            also=self._following(context, loaded),
         )
         whole = self.settings.adapter.kind == "none"
         unchanged = whole or adapters.base_hash(loaded.network) == before
@@ -121,6 +149,28 @@ class Sft(Stage):
             publish_network(loaded.network, loaded.tokenizer, outputs)
         outputs.note("figures", {**_figures(result), "adapter": plain(made), "base_unchanged": unchanged})
         context.models.release()
+
+    def _following(self, context: Context, loaded: Any) -> Callable[[], dict[str, float]] | None:
+        """The share of the suite's instructions that are answered right, greedily; weights split over ranks cannot
+        answer."""
+        asked = self.settings.follow
+        if asked is None:
+            return None
+        if self.settings.training.devices.size > 1:
+            raise SettingsError("several ranks train, and none of them can answer", place="follow", hint="leave it out")
+        kind, own = part("evaluate.suites", asked.suite, "follow.suite")
+        items, held = kind(own).items(), Held(loaded.network, loaded.tokenizer)
+        sizes = EngineSettings(keep_logprobs=False, keep_entropies=False)
+        engine = room("engine.engine").Engine(held, sizes, on_step=polling(context))
+
+        def measure() -> dict[str, float]:
+            """With the weights as they are now."""
+            with room("train.update").without_dropout(loaded.network):
+                answers = answer_items(engine, items, "tuned", asked.max_new_tokens, context.seed)
+            engine.release()
+            return {"following": statistics.fmean(answer.passed for answer in answers)}
+
+        return measure
 
     def gate(self, figures: Mapping[str, Any]) -> Verdict:
         """The loss is finite and fell, and a frozen base is still what it was."""

@@ -17,6 +17,7 @@ NAMES = (
     "downstream",
     "executors",
     "grpo_tiny",
+    "human_eval",
     "kill_resume",
     "parity",
     "providers",

@@ -259,9 +259,9 @@ def test_a_policy_that_leaves_what_a_hidden_model_likes_is_stopped_with_evidence
         {"good": f"run:{done / 'runs/r/quantiles'}"},
         {"good": {"reward": spec}},
         hidden_reward={**spec, "weights": {"verbosity": -1.0}},
-        hidden={"max_gap": 0.2, "patience": 1, "min_items": 8},
+        hidden={"max_gap": 0.05, "patience": 1, "min_items": 8},
         adapter={"kind": "none"},
-        exam={"num_items": 16, "num_samples": 4, "temperature": 1.0},
+        exam={"num_items": 32, "num_samples": 4, "temperature": 1.0},
         sampling={"max_new_tokens": 3},
         training={"num_steps": 40, "prompts_per_step": 4, "group_size": 16, "eval_interval": 5, "learning_rate": 1e-2},
     )

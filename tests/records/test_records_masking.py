@@ -7,7 +7,8 @@ from itertools import pairwise
 import pytest
 
 from rung.models.load import load
-from rung.records.chat.frame import Frame, Trained
+from rung.records.chat.frame import Frame
+from rung.records.chat.masking import Trained
 from rung.records.tokenizer import Tokenizer
 
 EARLIER = [("Say a colour: red or blue.", "Red."), ("And another?", "Blue, of course.")]

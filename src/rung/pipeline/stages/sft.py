@@ -25,7 +25,8 @@ from rung.pipeline.stages._answering import answer_items
 from rung.pipeline.stages._model import model_facts, polling, publish_network, published, room, save_trained
 from rung.pipeline.stages._sampling import Held
 from rung.pipeline.training_gate import check_provenance
-from rung.records.chat.frame import Frame, Trained
+from rung.records.chat.frame import Frame
+from rung.records.chat.masking import Trained
 from rung.records.manifest import Opened
 from rung.records.packing import Example
 from rung.train.settings import AdapterSettings, SftSettings

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
+from rung.records.chat.masking import Trained
 from rung.records.tokenizer import Tokenizer
 
-__all__ = ["Frame", "Trained"]
-
-Trained = Literal["response", "turns", "everything"]
+__all__ = ["Frame"]
 
 DELIMITER = "\n###END###"
 _BETWEEN = "\n\n"  # pairs of a conversation

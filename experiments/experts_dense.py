@@ -15,21 +15,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from rung.app.models_keeper import ModelsKeeper
+from experiments._recipes import RUNS, run_values
 from rung.base.files import read_json, write_json, write_text
 from rung.models.families.coder import Coder
 from rung.models.size import size_of
-from rung.pipeline import recipe as recipes
-from rung.pipeline.runner import Options
-from rung.pipeline.runner import run as run_recipe
 from rung.records.manifest import open_manifest
 
 __all__ = ["ARMS", "page", "recipe", "run"]
 
 SEEDS = (1, 2, 3)
-RUNS = Path("runs/experiments")
 SIZE = "tiny"
 _T_OF_TWO = 4.303  # Student's t at 95 % with two degrees of freedom
 ARMS: dict[str, dict[str, Any]] = {
@@ -91,13 +85,8 @@ def one(seed: int, sizes: Mapping[str, Any], runs: Path) -> dict[str, Any]:
     Raises:
         SystemExit: the run ended otherwise than by finishing.
     """
-    runs.mkdir(parents=True, exist_ok=True)
-    path = runs / f"experts_dense-{seed}.yaml"
-    write_text(path, yaml.safe_dump(recipe(seed, sizes)))
-    result = run_recipe(recipes.load(path), runs, ModelsKeeper(), Options(allow_dirty=True))
-    if result.exit_code:
-        raise SystemExit(f"{path}: {result.error}")
-    return {arm: _arm(runs / path.stem, arm) for arm in ARMS}
+    folder, _ = run_values(recipe(seed, sizes), runs)
+    return {arm: _arm(folder, arm) for arm in ARMS}
 
 
 def _arm(folder: Path, arm: str) -> dict[str, Any]:

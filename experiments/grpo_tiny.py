@@ -15,20 +15,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from experiments._recipes import RUNS, run_values
 from rung.app.models_keeper import ModelsKeeper
 from rung.base.files import write_json, write_text
 from rung.models.load import load
-from rung.pipeline import recipe as recipes
-from rung.pipeline.runner import Options
-from rung.pipeline.runner import run as run_recipe
 from rung.records.manifest import Opened, open_manifest
 
 __all__ = ["arms", "code_stages", "page", "recipe_run", "run", "target_stages"]
 
 SEEDS = (1, 2, 3)
-RUNS = Path("runs/experiments")
 _KL = {"objective": {"kind": "grpo", "kl_coefficient": 0.02, "clip_high": 0.28}}
 _GREEDY: dict[str, Any] = {"num_items": 48}
 _SAMPLED: dict[str, Any] = {"num_items": 48, "num_samples": 4, "temperature": 1.0}
@@ -98,17 +93,10 @@ def recipe_run(name: str, stages: list[dict[str, Any]], seed: int, runs: Path = 
     Raises:
         SystemExit: it ended otherwise than by finishing.
     """
-    runs.mkdir(parents=True, exist_ok=True)
-    path = runs / f"{name.replace(', ', '-').replace(' ', '_')}-{seed}.yaml"
-    write_text(path, yaml.safe_dump({"run": path.stem, "model": "tiny:llama", "seed": seed, "stages": stages}))
+    run = f"{name.replace(', ', '-').replace(' ', '_')}-{seed}"
+    values = {"run": run, "model": "tiny:llama", "seed": seed, "stages": stages}
     keeper = ModelsKeeper(functools.partial(load, precision="float32"))
-    recipe = recipes.load(path)
-    # a result is looked at whatever the gates say; it is no release
-    forced = frozenset({"sft", "rl"} & {spec.name for spec in recipe.stages})
-    result = run_recipe(recipe, runs, keeper, Options(allow_dirty=True, force=forced))
-    if result.exit_code:
-        raise SystemExit(f"{path}: {result.error}")
-    return open_manifest(runs / path.stem / "rl")
+    return open_manifest(run_values(values, runs, keeper, force=("sft", "rl"))[0] / "rl")
 
 
 def one(name: str, stages: list[dict[str, Any]], seed: int, runs: Path = RUNS) -> dict[str, Any]:

@@ -13,13 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from rung.app.models_keeper import ModelsKeeper
+from experiments._recipes import RUNS, run_values
 from rung.base.files import read_json, write_json, write_text
 from rung.pipeline import recipe as recipes
-from rung.pipeline.runner import Options
-from rung.pipeline.runner import run as run_recipe
 from rung.pipeline.stages.evaluate_stories import EvaluateStories
 from rung.records.manifest import open_manifest
 
@@ -27,7 +23,6 @@ __all__ = ["page", "recipe", "run"]
 
 SEEDS = (1, 2, 3)
 SIZES = ("1m", "3m", "8m")
-RUNS = Path("runs/experiments")
 STORIES = Path("runs/pretrain/corpus")
 COLUMNS = {
     "without_fault": "without a fault", "ended": "ends itself", "keeps_to_hero": "comes back to its hero",
@@ -79,17 +74,11 @@ def run(results_folder: Path, quick: bool = False, stories: Path = STORIES, runs
 
 def one(seed: int, stories: Path, runs: Path, **exam: Any) -> dict[str, Any]:
     """The rows of a seed, and what each network had read."""
-    runs.mkdir(parents=True, exist_ok=True)
-    path = runs / f"story_table-{seed}.yaml"
-    write_text(path, yaml.safe_dump(recipe(seed, stories, **exam)))
-    chosen = recipes.load(path)
-    result = run_recipe(chosen, runs, ModelsKeeper(), Options(allow_dirty=True))
-    if result.exit_code:
-        raise SystemExit(f"{path}: {result.error}")
-    opened = open_manifest(runs / path.stem / "evaluate_stories")
+    folder, chosen = run_values(recipe(seed, stories, **exam), runs)
+    opened = open_manifest(folder / "evaluate_stories")
     [stage] = [spec.stage for spec in chosen.stages if isinstance(spec.stage, EvaluateStories)]
-    tokens = open_manifest(runs / path.stem / "tokens").manifest.figures
-    trained = {size: open_manifest(runs / path.stem / f"pretrained_{size}").manifest for size in SIZES}
+    tokens = open_manifest(folder / "tokens").manifest.figures
+    trained = {size: open_manifest(folder / f"pretrained_{size}").manifest for size in SIZES}
     return {
         "rows": stage.figures(opened)["rows"],
         "examples": {

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments._recipes import RUNS
 from experiments._tiny_contracts import BODIES, CONTRACT
 from experiments.grpo_tiny import recipe_run
 from rung.base.files import read_json, write_json, write_text
@@ -26,7 +27,6 @@ from rung.scoring.verifiers.z3_program import Z3Program
 __all__ = ["arms", "page", "proved", "run"]
 
 SEEDS = (1, 2, 3)
-RUNS = Path("runs/experiments")
 JUDGES = {"proof": "Z3 on: the reward is a proof", "tests": "Z3 off: the reward is tests alone"}
 
 

@@ -6,17 +6,23 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import pydantic
 
 from rung.base.errors import SettingsError
 
-__all__ = ["Field", "Settings", "validate"]
+__all__ = ["Field", "Settings", "unsaid", "validate"]
 
 Field = pydantic.Field
 S = TypeVar("S", bound="Settings")
+
+
+def unsaid(usual: object = None) -> Callable[[object], bool]:
+    """For `exclude_if`: whether a value is what a recipe has that does not speak of it: `usual`, or nothing at all. It
+    is not written either, so a fingerprint does not change because a setting came to be."""
+    return lambda value: not value if usual is None else value == usual
 
 
 class Settings(pydantic.BaseModel):

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import pydantic
 
 from rung.base.lookup import known
-from rung.base.settings import Field, Settings
+from rung.base.settings import Field, Settings, unsaid
 from rung.train.dynamic_sampling import RefillSettings
 
 __all__ = ["HealthSettings", "ImportanceSettings", "KlControlSettings", "RolloutSettings", "Rule"]
@@ -107,7 +107,7 @@ class RolloutSettings(Settings):
     credit: Part = Field("group_mean_std", description="a part of train/credit")
     kl_control: KlControlSettings | None = Field(
         None,
-        exclude_if=_unsaid,
+        exclude_if=unsaid(),
         description="hold the KL at a target by raising the objective's coefficient beyond it; null: it stays",
     )
     importance: ImportanceSettings = Field(

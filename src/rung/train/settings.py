@@ -7,23 +7,13 @@ from typing import Any, Literal
 import pydantic
 
 from rung.base.lookup import known
-from rung.base.settings import Field, Settings
+from rung.base.settings import Field, Settings, unsaid
 from rung.models.parallel.layout import Layout
 
 __all__ = ["ALL_PROJECTIONS", "AdapterSettings", "PreferenceSettings", "RewardSettings", "SftSettings", "StackSettings"]
 
 ALL_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 Part = str | dict[str, Any]
-
-
-def _unsaid(value: object) -> bool:
-    """What a recipe does not say is not written either: a fingerprint does not change because a setting came to be."""
-    return not value
-
-
-def _usual(value: object) -> bool:
-    """The same, of what has a usual value."""
-    return value == "loss"
 
 
 class AdapterSettings(Settings):
@@ -80,13 +70,13 @@ class SftSettings(Settings):
     devices: Layout = Field(Layout(), description="how many ranks train together, and what each has a share of")
     recompute: bool = Field(
         False,
-        exclude_if=_unsaid,
+        exclude_if=unsaid(),
         description="layers are computed again for their gradients: memory of one at a time, about a third more time",
     )
 
     decides: Literal["loss", "following"] = Field(
         "loss",
-        exclude_if=_usual,
+        exclude_if=unsaid("loss"),
         description="the held-out figure that patience goes by; following: the share of right answers (sft.follow)",
     )
 

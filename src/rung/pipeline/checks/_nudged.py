@@ -12,10 +12,11 @@ __all__ = ["trained_vectors", "vectors_moved"]
 
 
 @contextmanager
-def trained_vectors(network: nn.Module) -> Iterator[list[nn.Parameter]]:
-    """Inside, the network's vectors (norms and biases; all of it where there are none) alone are trained."""
+def trained_vectors(network: nn.Module, last: int = 0) -> Iterator[list[nn.Parameter]]:
+    """Inside, the network's vectors (norms and biases; all of it where there are none) alone are trained; with `last`
+    the last so many of them, which every token moves and which cost no backward pass through the body."""
     every = list(network.parameters())
-    chosen = [parameter for parameter in every if parameter.ndim == 1] or every
+    chosen = [parameter for parameter in every if parameter.ndim == 1][-last:] or every
     before = [(parameter, parameter.requires_grad, parameter.grad) for parameter in every]
     values = [parameter.detach().clone() for parameter in chosen]
     for parameter in every:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from rung.base.settings import Field
 from rung.base.settings import Settings as BaseSettings
 from rung.pipeline.audit import Check, Outcome, not_applicable, verdict
-from rung.pipeline.checks._last_norms import last_norms_trained
+from rung.pipeline.checks._nudged import trained_vectors
 from rung.pipeline.checks._subject import Subject
 from rung.records.packing import PackedRow
 
@@ -49,7 +49,7 @@ class Accumulation(Check):
         total = sum(len(example.rendered.token_ids) for example in examples)
         whole = subject.training.pack(examples, total)
         parts = [row for example in examples for row in subject.training.pack([example], total)]
-        with last_norms_trained(subject.loaded.network) as parameters:
+        with trained_vectors(subject.loaded.network, last=3) as parameters:
             loss, gradient = _gradient(subject, whole, parameters)
             split_loss, split_gradient = _gradient(subject, parts, parameters)
         difference = float((gradient - split_gradient).norm() / gradient.norm())

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from rung.base.settings import Field
 from rung.base.settings import Settings as BaseSettings
 from rung.pipeline.audit import Check, Outcome, not_applicable, verdict
-from rung.pipeline.checks._last_norms import last_norms_trained
+from rung.pipeline.checks._nudged import trained_vectors
 from rung.pipeline.checks._subject import Subject
 from rung.pipeline.stages._model import room
 from rung.records.packing import PackedRow
@@ -44,7 +44,7 @@ class RankShare(Check):
             return not_applicable("two examples are needed")
         total = sum(len(example.rendered.token_ids) for example in examples)
         shares = [subject.training.pack(part, total) for part in (examples[:1], examples[1:])]
-        with last_norms_trained(subject.loaded.network) as parameters:
+        with trained_vectors(subject.loaded.network, last=3) as parameters:
             whole = _gradient(subject, [row for share in shares for row in share], parameters)
             replay = room("train.normalise").Replay(len(shares))
             for _ in range(2):  # noted, then added up

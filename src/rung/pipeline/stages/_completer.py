@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 from rung.base.errors import GuardFailed, SettingsError
 from rung.base.fingerprint import canonical, plain
 from rung.base.prices import Tokens
-from rung.base.settings import Field, Settings
+from rung.base.settings import Field, Settings, unsaid
 from rung.engine.hosted.served import Served
 from rung.engine.opening import Described, Surroundings, opener
 from rung.pipeline.budget import Budget, Spend
@@ -30,17 +30,12 @@ __all__ = [
 ]  # fmt: skip
 
 
-def _unsaid(value: object) -> bool:
-    """What a recipe does not say is not written either: a fingerprint does not change because a setting came to be."""
-    return not value
-
-
 class CompletingSettings(Settings):
     """Who completes."""
 
     completer: str | dict[str, Any] = Field(
         "",
-        exclude_if=_unsaid,
+        exclude_if=unsaid(),
         description="a part of engine/completers: served, {kind: hosted, ...}; empty: the recipe's model, loaded here",
     )
 
@@ -49,7 +44,9 @@ class GeneratingSettings(CompletingSettings):
     """Who writes what a model will be trained on."""
 
     allow_unclean_model: bool = Field(
-        False, exclude_if=_unsaid, description="take a completer that no clean loader vouches for; recorded as a bypass"
+        False,
+        exclude_if=unsaid(),
+        description="a completer that no clean loader vouches for; recorded as a bypass",
     )
 
 

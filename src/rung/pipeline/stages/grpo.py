@@ -16,7 +16,7 @@ from rung.base.errors import SettingsError
 from rung.base.fingerprint import plain
 from rung.base.lookup import part
 from rung.base.seeds import derive
-from rung.base.settings import Field, Settings
+from rung.base.settings import Field, Settings, unsaid
 from rung.engine.settings import EngineSettings
 from rung.pipeline.stage import Context, Estimate, KnownBy, Outputs, Stage, Terms, Verdict
 from rung.pipeline.stages._exam import ExamSettings, graded_figures, paired_figures, paired_verdict
@@ -44,11 +44,6 @@ _INSTRUCT = "the model's guard: a model that follows instructions already is tra
 _PROOF_ITEMS = 16
 
 
-def _unsaid(value: object) -> bool:
-    """What a recipe does not say is not written either: a fingerprint does not change because a setting came to be."""
-    return not value
-
-
 class GrpoSettings(Settings):
     """Which model, on which tasks, rewarded by what, and what must come of it."""
 
@@ -63,7 +58,7 @@ class GrpoSettings(Settings):
     )
     reward_models: dict[str, str] = Field(
         {},
-        exclude_if=_unsaid,
+        exclude_if=unsaid(),
         description="name under which a reward asks it -> the reward stage that trained it, or run:FOLDER of one",
     )
     accuracy: str = Field(
@@ -79,7 +74,9 @@ class GrpoSettings(Settings):
         None, description="a verifier that training never sees; '{answer}' in it is the item's reference answer"
     )
     hidden_reward: str | dict[str, Any] | None = Field(
-        None, exclude_if=_unsaid, description="in place of it, a reward that training never sees, such as another model"
+        None,
+        exclude_if=unsaid(),
+        description="in place of it, a reward that training never sees: another model",
     )
     hidden: HiddenSettings = Field(HiddenSettings(), description="when the hidden verifier ends the run")
     sandbox: SandboxSettings = Field(

@@ -18,7 +18,7 @@ from rung.base.errors import SettingsError
 from rung.base.fingerprint import plain
 from rung.base.lookup import part
 from rung.base.seeds import derive
-from rung.base.settings import Field, Settings
+from rung.base.settings import Field, Settings, unsaid
 from rung.engine.settings import EngineSettings
 from rung.pipeline.stage import Context, Outputs, Stage, Verdict
 from rung.pipeline.stages._answering import answer_items
@@ -34,16 +34,6 @@ from rung.train.settings import AdapterSettings, SftSettings
 __all__ = ["Sft"]
 
 
-def _unsaid(value: object) -> bool:
-    """What a recipe does not say is not written either: a fingerprint does not change because a setting came to be."""
-    return not value
-
-
-def _usual(value: object) -> bool:
-    """The same, of what has a usual value."""
-    return value == "response"
-
-
 class FollowSettings(Settings):
     """Which instructions, and how many tokens an answer may have."""
 
@@ -57,18 +47,18 @@ class SftStageSettings(Settings):
     data: str = Field(description="the data stage")
     model: str = Field(
         "",
-        exclude_if=_unsaid,
+        exclude_if=unsaid(),
         description="the stage whose published network is tuned, such as pretrain; empty: the recipe's model",
     )
     adapter: AdapterSettings = Field(AdapterSettings(), description="which weights are trained")
     trained: Trained = Field(
         "response",
-        exclude_if=_usual,
+        exclude_if=unsaid("response"),
         description="what of a conversation carries loss: its last response, the responses of all turns, or everything",
     )
     training: SftSettings = Field(SftSettings(), description="how long, how fast, how carefully")
     follow: FollowSettings | None = Field(
-        None, exclude_if=_unsaid, description="held-out instructions that are answered at each evaluation"
+        None, exclude_if=unsaid(), description="held-out instructions that are answered at each evaluation"
     )
 
     @pydantic.model_validator(mode="after")

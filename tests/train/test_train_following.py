@@ -15,7 +15,8 @@ from rung.records.chat.frame import Frame
 from rung.records.packing import Example
 from rung.train.adapters import prepare
 from rung.train.loop import TrainResult, train
-from rung.train.settings import AdapterSettings, SftSettings
+from rung.train.pretrain_settings import PretrainSettings
+from rung.train.settings import AdapterSettings, PreferenceSettings, RewardSettings, SftSettings
 
 
 def go(
@@ -63,5 +64,21 @@ def test_a_falling_share_stops_it_at_its_best(tmp_path: Path, monkeypatch: pytes
 
 
 def test_what_decides_must_be_measured() -> None:
+    following = {"decides": "following", "patience": 2}
     with pytest.raises(pydantic.ValidationError, match="say which instructions"):
-        Sft.Settings(data="data", training={"decides": "following"})
+        Sft.Settings(data="data", training=following)
+    with pytest.raises(pydantic.ValidationError, match="there is no evaluation"):
+        Sft.Settings(data="data", follow={}, training={"eval_fraction": 0})
+    with pytest.raises(pydantic.ValidationError, match="none of them can answer"):
+        Sft.Settings(data="data", follow={}, training={**following, "devices": {"data": 2}})
+
+
+@pytest.mark.parametrize("kind", [PretrainSettings, PreferenceSettings, RewardSettings])
+def test_where_nobody_answers_it_decides_nothing(kind: type[SftSettings]) -> None:
+    with pytest.raises(pydantic.ValidationError, match="decides: following is for sft"):
+        kind.model_validate({"decides": "following", "patience": 2})
+
+
+def test_without_patience_nothing_goes_by_it() -> None:
+    with pytest.raises(pydantic.ValidationError, match="patience is above 0"):
+        SftSettings.model_validate({"decides": "following"})

@@ -88,6 +88,8 @@ class SftSettings(Settings):
                 raise ValueError(f"no {folder} part is called '{name}', known: {', '.join(known(folder))}")
         if self.recompute and self.devices.context > 1:
             raise ValueError("a ring computes its attention again as it is: leave recompute out, or set context to 1")
+        if self.decides != "loss" and (type(self) is not SftSettings or not self.patience):
+            raise ValueError("decides: following is for sft, where patience is above 0: nothing else goes by it")
         if self.patience and not self.eval_fraction:
             raise ValueError("patience needs held-out examples: set eval_fraction above 0")
         return self

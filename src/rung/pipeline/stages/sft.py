@@ -14,7 +14,6 @@ from typing import Any
 
 import pydantic
 
-from rung.base.errors import SettingsError
 from rung.base.fingerprint import plain
 from rung.base.lookup import part
 from rung.base.seeds import derive
@@ -63,11 +62,13 @@ class SftStageSettings(Settings):
 
     @pydantic.model_validator(mode="after")
     def _decided(self) -> SftStageSettings:
-        """What decides is measured."""
-        if self.training.decides == "following" and (self.follow is None or not self.training.eval_fraction):
-            raise ValueError(
-                "training.decides is following: say which instructions (follow), with eval_fraction above 0"
-            )
+        """What decides is measured, and by somebody who can."""
+        if self.follow is not None and self.training.devices.size > 1:
+            raise ValueError("follow: several ranks train, and none of them can answer; leave it out")
+        if self.follow is not None and not self.training.eval_fraction:
+            raise ValueError("follow: there is no evaluation; set training.eval_fraction above 0")
+        if self.training.decides == "following" and self.follow is None:
+            raise ValueError("training.decides is following: say which instructions (follow)")
         return self
 
 
@@ -142,13 +143,10 @@ class Sft(Stage):
         context.models.release()
 
     def _following(self, context: Context, loaded: Any) -> Callable[[], dict[str, float]] | None:
-        """The share of the suite's instructions that are answered right, greedily; weights split over ranks cannot
-        answer."""
+        """The share of the suite's instructions that are answered right, greedily."""
         asked = self.settings.follow
         if asked is None:
             return None
-        if self.settings.training.devices.size > 1:
-            raise SettingsError("several ranks train, and none of them can answer", place="follow", hint="leave it out")
         kind, own = part("evaluate.suites", asked.suite, "follow.suite")
         items, held = kind(own).items(), Held(loaded.network, loaded.tokenizer)
         sizes = EngineSettings(keep_logprobs=False, keep_entropies=False)

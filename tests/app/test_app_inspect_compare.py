@@ -16,7 +16,7 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from rung.app import inspect as views
 from rung.app.cli import execute
-from rung.app.compare import changes, compare, find_side
+from rung.app.compare import changes, compare, conditions_of, find_side
 from rung.app.runs import find_output, find_run, known_runs, outputs_of
 from rung.base.errors import DataError
 from rung.datagen.qc import figures
@@ -162,7 +162,35 @@ def test_conditions_of_one_run_are_compared(demo_runs: Path, capsys: pytest.Capt
     assert "demo/probe:raw → demo/evaluate" in out.replace("\n", "") or "demo/evaluate" in out
     assert execute(["compare", "demo/probe:tuned", "demo/evaluate", "--runs", str(demo_runs)]) == 3
     assert "raw" in capsys.readouterr().err
-    assert execute(["compare", "demo", "--runs", str(demo_runs)]) == 2
+    assert execute(["compare", "demo/probe:raw", "--runs", str(demo_runs)]) == 2
+    assert "one thing cannot be compared" in capsys.readouterr().err
+
+
+def test_one_output_with_several_conditions_is_compared_with_itself(
+    demo_runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert execute(["compare", "demo", "--runs", str(demo_runs)]) == 0
+    assert "raw" in capsys.readouterr().out
+    shown = text_of(compare(conditions_of(find_side(demo_runs, "demo"))))
+    assert "raw → tuned" in shown
+    assert "nothing differs" not in shown, "its manifests are the same ones"
+
+
+def test_what_the_readme_says_to_look_at_can_be_looked_at(demo_runs: Path) -> None:
+    """The README's own lines, on a finished run with the quickstart's name."""
+    write_run(demo_runs, "quickstart")
+    told = {"baseline": ("answer", answers("raw", 0.02)), "answer": ("answer", answers("tuned", 0.7))}
+    write_output(demo_runs, "quickstart", "evaluate", told)
+    lines = [line.split(" #")[0].split() for line in Path("README.md").read_text().splitlines()]
+    looking = ("compare", "report", "status")
+    said = [words[1:] for words in lines if words[:1] == ["rung"] and words[1] in looking]
+    done = []
+    for words in said:
+        stage = words[1].partition("/")[2]
+        if not stage or (demo_runs / "quickstart" / stage).is_dir():
+            assert execute([*words, "--runs", str(demo_runs)]) == 0, words
+            done.append(words[0])
+    assert {*done} == {*looking}
 
 
 def test_items_that_do_not_match_are_not_paired(tmp_path: Path) -> None:

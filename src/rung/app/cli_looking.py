@@ -9,7 +9,6 @@ import typer
 
 from rung.app.options import Runs
 from rung.app.shell import command, merged, out
-from rung.base.errors import SettingsError
 
 __all__ = ["commands"]
 
@@ -60,14 +59,17 @@ def inspect_command(
 def compare_command(
     context: typer.Context,
     targets: Annotated[
-        list[str], typer.Argument(metavar="A B [C...]", help="RUN, RUN/STAGE, or either with :CONDITION behind it.")
+        list[str],
+        typer.Argument(
+            metavar="A [B...]",
+            help="RUN, RUN/STAGE, or either with :CONDITION behind it. One that was answered under several conditions "
+            "is compared with itself.",
+        ),
     ],
     *,
     runs: Runs = None,
 ) -> None:
     """Compare runs or stages: paired statistics where they answered the same items, and what moved between them."""
-    if len(targets) < 2:
-        raise SettingsError("one thing cannot be compared", hint="rung compare A B")
     command("compare")(merged(context.obj, runs).runs, targets, out())
 
 

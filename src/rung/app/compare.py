@@ -19,7 +19,7 @@ from rich.text import Text
 from rung.app.progress import duration
 from rung.app.reports.results import Results, known_order, measure
 from rung.app.runs import Output, find_output, outputs_of, records_of
-from rung.base.errors import DataError
+from rung.base.errors import DataError, SettingsError
 from rung.base.settings import nearest
 from rung.datagen.qc import Rate
 from rung.datagen.qc_report import PoolEffect, pool_effect
@@ -27,7 +27,16 @@ from rung.evaluate.statistics import holm
 from rung.records.manifest import FILE_NAME
 from rung.records.types import Answer, TestItem
 
-__all__ = ["Side", "answers_table", "changes", "changes_table", "compare", "find_side", "results_table"]
+__all__ = [
+    "Side",
+    "answers_table",
+    "changes",
+    "changes_table",
+    "compare",
+    "conditions_of",
+    "find_side",
+    "results_table",
+]
 
 _ALPHA = 0.05
 _MOST_ROWS = 60
@@ -66,6 +75,20 @@ def find_side(runs: Path, target: str) -> Side:
         raise DataError(f"'{name}' has no answers under '{condition}'", hint=nearest(condition, list(answers)))
     found = {name: tuple(given) for name, given in answers.items()}
     return Side(target, {o.manifest.name: o for o in outputs}, found, items, condition)
+
+
+def conditions_of(side: Side) -> list[Side]:
+    """A side as several, one for each condition that its items were answered under.
+
+    Raises:
+        SettingsError: there is one condition, or none.
+    """
+    if side.condition or len(side.answers) < 2:
+        raise SettingsError(
+            "one thing cannot be compared", place=side.label, hint=f"name another: rung compare {side.label} B"
+        )
+    order = known_order(list(side.answers))
+    return [dataclasses.replace(side, label=name, outputs={}, condition=name) for name in order]
 
 
 def compare(sides: Sequence[Side]) -> RenderableType:

@@ -13,5 +13,6 @@ __all__ = ["compare"]
 
 
 def compare(runs: Path, targets: Sequence[str], out: Console) -> None:
-    """Print the comparison of two or more targets."""
-    out.print(comparing.compare([comparing.find_side(runs, target) for target in targets]))
+    """Print the comparison of two or more targets, or of the conditions of one."""
+    sides = [comparing.find_side(runs, target) for target in targets]
+    out.print(comparing.compare(sides if len(sides) > 1 else comparing.conditions_of(sides[0])))

@@ -134,8 +134,11 @@ def _rung(size: Size, precision: str, folder: Path) -> tuple[list[float], dict[s
     loaded = endless(load(SOURCE, clean=False, strict=False, precision="float32"))
     network = loaded.network.requires_grad_(True)
     num = size.num_prompts * size.group_size
-    engine = Engine(loaded, EngineSettings(num_slots=num))
-    optimizer = AdamW(AdamW.Settings(beta1=BETAS[0], beta2=BETAS[1], epsilon=EPSILON)).build(dict(network.named_parameters()))
+    # float32 weights, products of sampling and training in the same precision: as TRL's autocast does
+    narrow = "bfloat16" if precision == "bfloat16" else "weights"
+    engine = Engine(loaded, EngineSettings(num_slots=num, precision=narrow))
+    adamw = AdamW(AdamW.Settings(beta1=BETAS[0], beta2=BETAS[1], epsilon=EPSILON))
+    optimizer = adamw.build(dict(network.named_parameters()))
     objective = Grpo(Grpo.Settings(kl_coefficient=0.0))
     prompts = [tuple(loaded.tokenizer.document(text)) for text in _prompts(loaded, size)]
     times, parts = [time.perf_counter()], {"sampling": 0.0, "update": 0.0}

@@ -36,7 +36,7 @@ def recipe(seed: int, stories: Path = STORIES, **exam: Any) -> dict[str, Any]:
     told = base["evaluate_stories"]
     pretraining, tuning = (base[name].training.model_dump(exclude_unset=True) for name in ("pretrain", "sft"))
     stages: list[dict[str, Any]] = [
-        {"corpus": {"sources": [{"kind": "files", "path": str(stories)}]}},
+        {"corpus": {"sources": [{"kind": "files", "path": str(shard)} for shard in _shards(stories)]}},
         {"tokenizer": {"corpus": "corpus", "trainer": {"vocabulary": 2048}, "held_out": 0.05}},
         {"tokens": {"corpus": "corpus", "tokenizer": "tokenizer", "held_out": 0.05}},
         {"make_instructions": {"name": "tasks", "data": "corpus", "pairs": {"per_document": 2}}},
@@ -51,6 +51,11 @@ def recipe(seed: int, stories: Path = STORIES, **exam: Any) -> dict[str, Any]:
     models = {f"{size} {state}": f"{state}_{size}" for size in SIZES for state in ("pretrained", "tuned")}
     settings = {"models": models, "corpus": "corpus", "reader": told.reader, "copies": 10, **exam}
     return {"run": f"story_table-{seed}", "seed": seed, "stages": [*stages, {"evaluate_stories": settings}]}
+
+
+def _shards(stories: Path) -> list[Path]:
+    """The documents of the stage, without its manifest and what it left out."""
+    return sorted(stories.glob("document-*"))
 
 
 def run(results_folder: Path, quick: bool = False, stories: Path = STORIES, runs: Path = RUNS) -> None:

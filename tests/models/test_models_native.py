@@ -7,16 +7,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.engine.engine_models import llama
+from tests.engine.engine_models import llama, stirred
 from torch.nn import functional
 
 from rung.base.events import Events
 from rung.engine.engine import Engine
 from rung.engine.sampling.draw import DrawSettings, draw
+from rung.models.families.llama import Llama
+from rung.models.layers.attend import CausalAttend
 from rung.models.layers.normalisation import RMSNorm
 from rung.models.layers.projection import product
-from rung.models.layers.rotary import rotate
-from rung.models.native import build, kernels
+from rung.models.layers.rotary import Rotary, RotarySettings, rotate
+from rung.models.native import build, gradients, kernels
 from rung.models.native.kernels import OFF, Best, Kernels, Looks
 from rung.records.contracts import Request, Sampling
 
@@ -218,3 +220,57 @@ def test_a_compiler_that_fails_is_named(fresh: None, monkeypatch: pytest.MonkeyP
     assert kernels.kernels() is None
     assert "no such thing" in kernels.reason()
     assert not list((tmp_path / "cache" / "native").glob("*"))  # nothing half-built is left
+
+
+@pytest.mark.parametrize("activation", ["silu", "gelu_tanh"])
+def test_the_gradients_of_a_gate_are_those_of_its_formula(ours: Kernels, activation: str) -> None:
+    torch.manual_seed(2)
+    gate, up, outer = (3 * torch.randn(7, 5, 96) for _ in range(3))
+    gelu = activation == "gelu_tanh"
+    wide = [x.to(HALF).double().requires_grad_() for x in (gate, up)]
+    opened = functional.gelu(wide[0], approximate="tanh") if gelu else functional.silu(wide[0])
+    expected = (opened * wide[1], *torch.autograd.grad(opened * wide[1], wide, outer.to(HALF).double()))
+    narrow = [x.to(HALF).requires_grad_() for x in (gate, up)]
+    made = gradients.gated(ours, *narrow, gelu)
+    found = (made, *torch.autograd.grad(made, narrow, outer.to(HALF)))
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == HALF
+        assert torch.allclose(one.double(), other, rtol=2**-7, atol=2**-7)
+
+
+@pytest.mark.parametrize("angles", [torch.float32, HALF])
+def test_the_gradient_of_a_turn_is_the_turn_back(ours: Kernels, angles: torch.dtype) -> None:
+    torch.manual_seed(3)
+    cosine, sine = Rotary(RotarySettings(), 64).angles(torch.arange(11)[None] * 37, angles)
+    x, outer = (torch.randn(1, 11, 3, 64).to(HALF) for _ in range(2))
+    wide = x.double().requires_grad_()
+    turned = rotate(wide, cosine.double(), sine.double())
+    [expected] = torch.autograd.grad(turned, wide, outer.double())
+    own = x.clone().requires_grad_()
+    made = gradients.rotated(ours, own, cosine, sine)
+    [found] = torch.autograd.grad(made, own, outer)
+    for one, other in ((made, turned), (found, expected)):
+        # half an ulp of what comes out, and of what is kept on the way where angles are narrow
+        assert torch.allclose(one.double(), other, rtol=2**-8, atol=2**-7 if angles == HALF else 2**-20)
+
+
+def test_a_step_in_bfloat16_has_the_gradients_that_it_has_without_them(
+    ours: Kernels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = []
+    for name in ("gated_back", "rotate"):
+        kept = getattr(Kernels, name)
+        monkeypatch.setattr(Kernels, name, lambda *a, kept=kept, name=name: (used.append(name), kept(*a))[1])
+
+    def gradients_of(kind: str) -> torch.Tensor:
+        monkeypatch.setenv(OFF, kind)
+        forget()
+        network = stirred(Llama.build(Llama.SIZES["tiny"].model_copy(update={"head_width": 32})), amount=0.1)
+        ids = torch.arange(40)[None] % 250
+        with torch.autocast("cpu", dtype=HALF):
+            network.hidden(ids, torch.arange(40)[None], CausalAttend()).float().square().mean().backward()
+        return torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
+
+    without, having = gradients_of("0"), gradients_of("1")
+    assert {"gated_back", "rotate"} == set(used)
+    assert 0 < float((having - without).norm()) < 0.05 * float(without.norm())

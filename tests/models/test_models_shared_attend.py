@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rung.base.errors import ModelError
 from rung.models.layers import shared_attend
-from rung.models.layers.attend import attend_causally
+from rung.models.layers.attend import attend_causally, attend_short
 from rung.models.layers.shared_attend import SharedPrefixAttend
 
 HEADS, KV_HEADS, WIDTH, SCALE = 4, 2, 8, 0.3
@@ -86,6 +86,20 @@ def test_autocast_narrows_as_torchs_own_attention_does() -> None:
         seen = SharedPrefixAttend(groups)(0, *tensors, scale=SCALE, window=0)
     assert seen.dtype == torch.bfloat16
     torch.testing.assert_close(seen.float(), alone(groups, *tensors, 0), atol=0.03, rtol=0.03)
+
+
+@pytest.mark.parametrize("window", [0, 1, 4, 7, 100])
+@pytest.mark.parametrize("name", ROWS)
+def test_short_groups_in_bfloat16_are_those_of_repeated_prompts(monkeypatch, name: str, window: int) -> None:
+    tensors = [x.to(torch.bfloat16) for x in inputs(ROWS[name])]
+    used = []
+    monkeypatch.setattr(shared_attend, "attend_short", lambda *a: (used.append(1), attend_short(*a))[1])
+    [found, expected] = zip(*both_ways(SharedPrefixAttend(ROWS[name]), ROWS[name], window, tensors), strict=True)
+    assert used or all(not any(lengths) for _, lengths in ROWS[name])
+    exact = [x for _, x in both_ways(SharedPrefixAttend(ROWS[name]), ROWS[name], window, inputs(ROWS[name]))]
+    for one, other, true in zip(found, expected, exact, strict=True):
+        # no further from float32 than a copy of the prompt for each continuation is
+        assert float((one - true).norm()) <= 1.2 * float((other - true).norm()) + 0.01 * float(true.norm())
 
 
 def test_a_sibling_is_never_seen() -> None:

@@ -28,7 +28,7 @@ def test_outputs_and_gradients_are_those_of_exact_attention(window: int, monkeyp
     inputs = [torch.randn(1, num, heads, 16, generator=chance) for heads in (4, 2, 2)]
     exact = run([x.double() for x in inputs], LENGTHS, window=window, half=False)
     ours = run(inputs, LENGTHS, window=window, half=True)
-    monkeypatch.setattr(attend, "_is_short", lambda query: False)
+    monkeypatch.setattr(attend, "is_short", lambda *_: False)
     fused = run(inputs, LENGTHS, window=window, half=True)
     for found, other, wanted in zip((ours[0], *ours[1]), (fused[0], *fused[1]), (exact[0], *exact[1]), strict=True):
         size = float(wanted.abs().max())
@@ -39,8 +39,8 @@ def test_outputs_and_gradients_are_those_of_exact_attention(window: int, monkeyp
 
 def test_it_is_taken_for_gradients_in_bfloat16_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[int] = []
-    plain = attend._attend_short
-    monkeypatch.setattr(attend, "_attend_short", lambda *a, **k: called.append(1) or plain(*a, **k))
+    plain = attend.attend_short
+    monkeypatch.setattr(attend, "attend_short", lambda *a, **k: called.append(1) or plain(*a, **k))
     inputs = [torch.randn(1, sum(LENGTHS), 2, 16) for _ in range(3)]
     run(inputs, LENGTHS, window=0, half=False)
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):

@@ -27,6 +27,7 @@ from rung.engine.whole import Whole
 from rung.models.families.fallback import Fallback
 from rung.models.native.kernels import reason
 from rung.models.network import Network
+from rung.models.twin import Twin
 from rung.records.contracts import Capabilities, Completion, Request, Scored
 from rung.records.tokenizer import Tokenizer
 
@@ -106,7 +107,8 @@ class Engine:
     """Batched generation and scoring.
 
     Args:
-        loaded: the model. Weights are read in place at every step, so training them is enough to sync them.
+        loaded: the model. Weights are read in place at every step, so training them is enough to sync them; where
+            `settings.precision` is narrower than they are, they are rounded anew at every call that finds them written.
         settings: sizes, and what is kept.
         events: receives progress and tokens per second.
         on_step: called after every step with the number of new tokens; what it raises ends `complete` cleanly.
@@ -125,15 +127,17 @@ class Engine:
         self.settings = settings or EngineSettings()
         self.invariance: Invariance | None = None
         self._loaded, self._tokenizer = loaded, loaded.tokenizer
+        self._twin = _twin(loaded.network, self.settings)
+        self._network = loaded.network if self._twin is None else self._twin.network
         self._events, self._on_step = events or Events(), on_step
-        self._forward = Forward(loaded.network)
-        self._head = Head(loaded.network, self.settings.head_chunk)
+        self._forward = Forward(self._network)
+        self._head = Head(self._network, self.settings.head_chunk)
         self._store: Store | None = None
         self._num_slots = 0
-        self._max_context = _most_context(loaded.network, self.settings)
-        alone = _alone(loaded.network, self.settings)
+        self._max_context = _most_context(self._network, self.settings)
+        alone = _alone(self._network, self.settings)
         self._most_slots = _in_fours(self.settings.num_slots)
-        width = loaded.network.shape.vocabulary
+        width = self._network.shape.vocabulary
         self.intake = Intake(self._tokenizer, self._max_context, width, Compiler(self._tokenizer, width), alone)
 
     @property
@@ -149,6 +153,7 @@ class Engine:
             ModelError: the network's output is not finite.
         """
         jobs, done = self.intake.jobs(requests), dict[int, Completion]()
+        self._refresh()
         report = self._reporter(jobs)
         while waiting := [job for job in jobs if job.place not in done]:
             try:
@@ -166,6 +171,7 @@ class Engine:
     def open(self, gone: Callable[[int], bool]) -> Batch | Whole:
         """All slots, for a caller who admits jobs and steps by himself. `gone` is asked about the place of a job while
         a network that keeps its own cache makes a whole answer in one step: true ends it."""
+        self._refresh()
         one_by_one = self._one_by_one()
         return Whole(one_by_one, self._tokenizer, gone) if one_by_one else self._batch(self._most_slots)
 
@@ -192,6 +198,7 @@ class Engine:
 
     def score_pairs(self, pairs: Sequence[Pair]) -> list[Scored]:
         """`score` for what is tokenised and checked already."""
+        self._refresh()
         return score_pairs(self._forward, self._head, pairs, self.settings.score_tokens)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
@@ -216,7 +223,7 @@ class Engine:
         store = self._store
         return Memory(
             str(self._forward.device),
-            sum(p.nbytes for p in self._loaded.network.parameters()),
+            _num_bytes(self._loaded.network) + (0 if self._twin is None else _num_bytes(self._network)),
             store.num_bytes if store is not None else 0,
         )
 
@@ -224,14 +231,17 @@ class Engine:
         """Give the cache's memory back; the next `complete` takes it again."""
         self._store = None
 
+    def _refresh(self) -> None:
+        if self._twin is not None:
+            self._twin.refresh()
+
     def _sampler(self) -> Sampler:
         return Sampler(self._head, self.settings.keep_logprobs, self.settings.keep_entropies)
 
     def _one_by_one(self) -> OneByOne | None:
-        network = self._loaded.network
-        if not isinstance(network, Fallback):
+        if not isinstance(self._network, Fallback):
             return None
-        return OneByOne(self._forward, network, self._sampler(), self._tokenizer)
+        return OneByOne(self._forward, self._network, self._sampler(), self._tokenizer)
 
     def _batch(self, num_jobs: int) -> Batch:
         self._num_slots = min(self._most_slots, _in_fours(num_jobs))
@@ -258,7 +268,7 @@ class Engine:
     def _room(self) -> Store:
         if self._store is None:
             limit = self.settings.cache_mebibytes << 20
-            self._store = Store(self._loaded.network.shape, self._forward.dtype, self._forward.device, limit)
+            self._store = Store(self._network.shape, self._forward.dtype, self._forward.device, limit)
         if self.invariance is not None:
             self._store.set_step(self.invariance.step)
         return self._store
@@ -284,6 +294,17 @@ class Engine:
 
 def _in_fours(count: int) -> int:
     return -(-count // SMALLEST) * SMALLEST
+
+
+def _twin(network: Network, settings: EngineSettings) -> Twin | None:
+    """A copy to sample from, where the weights are wider than what is asked for."""
+    if settings.precision == "weights" or network.output_weight.dtype != torch.float32:
+        return None
+    return Twin(network, torch.bfloat16)
+
+
+def _num_bytes(network: Network) -> int:
+    return sum(p.nbytes for p in network.parameters())
 
 
 def _most_context(network: Network, settings: EngineSettings) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from rung.base.settings import Field, Settings
+from typing import Literal
+
+from rung.base.settings import Field, Settings, unsaid
 
 __all__ = ["EngineSettings"]
 
@@ -22,3 +24,8 @@ class EngineSettings(Settings):
     score_tokens: int = Field(4096, ge=1, description="tokens that one forward of `score` takes, documents packed")
     keep_logprobs: bool = Field(True, description="log-probabilities of drawn tokens, sampled and raw")
     keep_entropies: bool = Field(True, description="entropies of the raw distribution at every drawn token")
+    precision: Literal["weights", "bfloat16"] = Field(
+        "weights",
+        exclude_if=unsaid("weights"),
+        description="of the products: that of the weights, or bfloat16, where float32 weights are copied for it",
+    )

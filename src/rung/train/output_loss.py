@@ -51,8 +51,11 @@ def output_loss(
 
     `smoothing` mixes the target with the uniform distribution as torch's `label_smoothing` does. `weights_N` are
     constants: no gradient flows into them. Gradients go to the hidden states, and to the weight if it requires one.
+    Under autocast all products are in its type, as a linear layer's are.
     """
-    total, losses_N = _Function.apply(hidden_ND, weight_VD, targets_N, weights_N, softcap, smoothing)  # type: ignore[no-untyped-call]
+    form = _Form(softcap, smoothing, narrow=_narrow(hidden_ND))
+    with torch.autocast(hidden_ND.device.type, enabled=False):
+        total, losses_N = _Function.apply(hidden_ND, weight_VD, targets_N, weights_N, form)  # type: ignore[no-untyped-call]
     return OutputLoss(total, losses_N)
 
 
@@ -62,7 +65,7 @@ def target_logprobs(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, *, 
     The same chunks and the same memory as `output_loss`; for losses that are no weighted sum over targets. A trained
     output weight costs one more pass, in the backward.
     """
-    return _per_target(hidden_ND, weight_VD, targets_N, _Shaping(softcap))
+    return _per_target(hidden_ND, weight_VD, targets_N, _Shaping(softcap, narrow=_narrow(hidden_ND)))
 
 
 def sampling_logprobs(
@@ -78,14 +81,13 @@ def sampling_logprobs(
 
     `inverse_temperature` is one number or one per target; `supports` are one per target (None: the whole vocabulary)
     or none at all. Where many supports are small, only the rows of the output weight that any of them names are
-    multiplied; a token that was the only one possible has log-probability 0 and costs nothing. Under autocast the
-    logits stay in the weight's own precision, and the products of the gradients, like all others, do not.
+    multiplied; a token that was the only one possible has log-probability 0 and costs nothing. Under autocast all
+    products are in its type: a sampler that reads the weights in that type rounds its logits in the same way.
 
     Raises:
         DataError: another number of supports than of targets, or a target outside its own.
     """
-    num, scale_N, kind = len(targets_N), None, hidden_ND.device.type
-    narrow = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+    num, scale_N, narrow = len(targets_N), None, _narrow(hidden_ND)
     if isinstance(inverse_temperature, Tensor) or inverse_temperature != 1.0:
         scale_N = torch.as_tensor(inverse_temperature, dtype=torch.float32, device=hidden_ND.device).expand(num)
     if all(support is None for support in supports):
@@ -97,6 +99,12 @@ def sampling_logprobs(
     shaping = _Shaping(softcap, scale_M, tuple(supports[i] for i in order), narrow)
     found_M = _per_target(hidden_ND.index_select(0, order_M), weight_VD, targets_N[order_M], shaping)
     return found_M.new_zeros(num).index_copy(0, order_M, found_M)
+
+
+def _narrow(hidden_ND: Tensor) -> torch.dtype | None:
+    """What autocast multiplies in here; None where it is off."""
+    kind = hidden_ND.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
 
 
 def _order(supports: Sequence[Support | None]) -> list[int]:
@@ -118,16 +126,15 @@ class _Function(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, weights_N: Tensor, *numbers: float
+        ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, weights_N: Tensor, form: _Form
     ) -> tuple[Tensor, Tensor]:
         """The weighted sum of losses, and the losses [N]."""
-        softcap, smoothing = numbers
         needs_hidden, needs_weight = ctx.needs_input_grad[:2]
         losses_N = torch.empty(len(targets_N), dtype=torch.float32, device=hidden_ND.device)
         grad_hidden = torch.empty_like(hidden_ND) if needs_hidden else None
         grad_weight = torch.zeros_like(weight_VD, dtype=torch.float32) if needs_weight else None
         for part in _Shaping().parts(len(targets_N)):
-            piece = _Piece(hidden_ND[part], weight_VD, targets_N[part], _Form(softcap, smoothing))
+            piece = _Piece(hidden_ND[part], weight_VD, targets_N[part], form)
             losses_N[part] = piece.scan(needs_hidden)
             if grad_hidden is not None:
                 grad_hidden[part] = piece.hidden_gradient() * weights_N[part, None]
@@ -148,15 +155,14 @@ class _Function(torch.autograd.Function):
             None,
             None,
             None,
-            None,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class _Shaping:
     """What is between the raw logits and the distribution: `scales` [N] are inverse temperatures (None: all 1),
-    `supports` the tokens that may be drawn at each target (empty: all), those without one first. Gradients are
-    multiplied in the type `narrow` (None: as the weight)."""
+    `supports` the tokens that may be drawn at each target (empty: all), those without one first. All is multiplied in
+    the type `narrow` (None: as the weight)."""
 
     softcap: float = 0.0
     scales: Tensor | None = None
@@ -255,7 +261,7 @@ def _allowed(supports: Sequence[Support], vocabulary: int, device: torch.device)
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """What a piece makes of raw logits."""
+    """What a piece makes of raw logits, and the type that it multiplies in (`narrow`; None: the weight's)."""
 
     softcap: float = 0.0
     smoothing: float = 0.0
@@ -268,7 +274,8 @@ class _Piece:
     """Some of the targets against the whole vocabulary, chunk by chunk."""
 
     def __init__(self, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, form: _Form) -> None:
-        self.hidden_ND, self.weight_VD, self.targets_N = hidden_ND.to(weight_VD.dtype), weight_VD, targets_N
+        self.kind = form.narrow or weight_VD.dtype
+        self.hidden_ND, self.weight_VD, self.targets_N = hidden_ND.to(self.kind), weight_VD, targets_N
         softcap, smoothing = self.softcap, self.smoothing = form.softcap, form.smoothing
         self.scales_N, self.allowed, self.narrow = form.scales, form.allowed, form.narrow
         num_targets, device = len(targets_N), hidden_ND.device
@@ -277,9 +284,9 @@ class _Piece:
         self.rows = _ROWS_CPU if device.type == "cpu" else _ROWS_ACCELERATOR
         self.buffer_CN = torch.empty(min(self.rows, self.size), num_targets, dtype=torch.float32, device=device)
         self.spare_CN = torch.empty_like(self.buffer_CN) if softcap else self.buffer_CN
-        target_rows_ND = weight_VD[targets_N]
-        logits_N = (self.hidden_ND * target_rows_ND).sum(1, dtype=torch.float32)
-        self.target_rows_ND = target_rows_ND.float()
+        self.target_rows_ND = weight_VD[targets_N].to(self.kind).float()
+        # rounded as the products round, or a target's logit would not be one of those that it is compared with
+        logits_N = (self.hidden_ND.float() * self.target_rows_ND).sum(1).to(self.kind).float()
         self.target_logits_N, self.target_slopes_N = logits_N, None
         if softcap:
             squashed_N = torch.tanh(logits_N / softcap)
@@ -329,6 +336,7 @@ class _Piece:
         """Add the gradient of the weighted losses with respect to the output weight."""
         scaled_N = weights_N if self.scales_N is None else weights_N * self.scales_N
         weighted_ND = self.hidden_ND.float() * scaled_N[:, None]
+        # weights that are narrow themselves have their gradient summed from wide products, unless all is narrow
         narrow = self.narrow or torch.float32
         factor_ND = weighted_ND.to(narrow)
         for start in range(0, self.size, self.rows):
@@ -350,9 +358,9 @@ class _Piece:
     def _entries(self, start: int) -> tuple[Tensor, Tensor | None]:
         """Rows of the output weight of a chunk, and which they are unless they are simply the next ones."""
         if self.ids_U is None:
-            return self.weight_VD[start : start + self.rows], None
+            return self.weight_VD[start : start + self.rows].to(self.kind), None
         ids_C = self.ids_U[start : start + self.rows]
-        return self.weight_VD.index_select(0, ids_C), ids_C
+        return self.weight_VD.index_select(0, ids_C).to(self.kind), ids_C
 
     def _logits(self, start: int, weight_CD: Tensor) -> tuple[Tensor, Tensor | None]:
         """Logits of a chunk, and the slope of the soft cap at each when there is one (both in reused buffers)."""
@@ -381,9 +389,8 @@ class _Piece:
             self._fold(self.uniform_ND, slopes_CN, weight_CD)
 
     def _fold(self, into_ND: Tensor, shares_CN: Tensor, weight_CD: Tensor) -> None:
-        """Add shares.T @ weight, multiplied in the narrow type or the weight's own, summed in float32."""
-        narrow = self.narrow or weight_CD.dtype
-        if narrow == torch.float32:
+        """Add shares.T @ weight, summed in float32."""
+        if self.kind == torch.float32:
             into_ND.addmm_(shares_CN.T, weight_CD)
         else:
-            into_ND += shares_CN.to(narrow).T @ weight_CD.to(narrow)
+            into_ND += shares_CN.to(self.kind).T @ weight_CD

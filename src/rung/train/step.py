@@ -208,12 +208,14 @@ def _loss(
         # Of every weight, so that a rank without a target sends as many gradients as the others.
         return (hidden_ND.sum() + network.output_weight[:1].sum()) * 0.0
     loss = cast("Objective", objective)
-    return loss(hidden_ND, network.output_weight, targets_N, weights_U, softcap=network.softcap).total
+    with in_precision(hidden_ND.device, precision):
+        return loss(hidden_ND, network.output_weight, targets_N, weights_U, softcap=network.softcap).total
 
 
 def _pair_logprobs(network: Network, row: PairRow, precision: Precision) -> PairLogprobs:
     hidden_ND, targets_N = _targets(network, row, precision)
-    logprobs_N = target_logprobs(hidden_ND, network.output_weight, targets_N, softcap=network.softcap)
+    with in_precision(hidden_ND.device, precision):
+        logprobs_N = target_logprobs(hidden_ND, network.output_weight, targets_N, softcap=network.softcap)
     return sums_of(logprobs_N, row)
 
 

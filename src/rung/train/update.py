@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 from torch import nn
+from torch.autograd.graph import increment_version
 
 from rung.base.errors import ModelError
 from rung.models.network import Network
@@ -38,6 +39,8 @@ def update_weights(optimizer: torch.optim.Optimizer, loss: float, *, learning_ra
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
     optimizer.step()
+    # torch's fused kernels write without counting it, and who keeps copies of weights goes by the count
+    increment_version(parameters)
     optimizer.zero_grad(set_to_none=True)
     return norm
 

@@ -17,7 +17,10 @@ from torch.nn import functional
 from rung.base.errors import ModelError
 from rung.models.network import Attend
 
-__all__ = ["STEP", "CausalAttend", "KnowsPadding", "PackedAttend", "attend_causally", "real_tokens"]
+__all__ = [
+    "STEP", "CausalAttend", "KnowsPadding", "PackedAttend", "attend_causally", "attend_short", "filled", "is_short",
+    "real_tokens",
+]  # fmt: skip
 
 STEP = 16
 _SHORT = 256  # tokens
@@ -43,8 +46,9 @@ def attend_causally(
 
     `mask` (True = may look; [B, 1, T, T]) replaces the causal-and-window mask when given.
     """
-    if mask is None and _is_short(query_BTHd):
-        return _attend_short(query_BTHd, key_BTKd, value_BTKd, scale=scale, window=window)
+    if mask is None and is_short(query_BTHd, key_BTKd.shape[1]):
+        seen_TT = _window_mask(query_BTHd.shape[1], window, query_BTHd.device)
+        return attend_short(query_BTHd, key_BTKd, value_BTKd, seen_TT, scale)
     query, key, value = (x.transpose(1, 2) for x in (query_BTHd, key_BTKd, value_BTKd))
     num_tokens = query.shape[2]
     if mask is None and 0 < window < num_tokens:
@@ -61,10 +65,10 @@ def attend_causally(
     return seen.transpose(1, 2)
 
 
-def _is_short(query_BTHd: Tensor) -> bool:
-    """Whether `_attend_short` is the faster one: torch's fused kernel takes several times as long for the gradient of a
+def is_short(query_BTHd: Tensor, num_keys: int) -> bool:
+    """Whether `attend_short` is the faster one: torch's fused kernel takes several times as long for the gradient of a
     short document in bfloat16 on a processor (measured: docs/LOG.md, 2026-11-30)."""
-    if query_BTHd.device.type != "cpu" or query_BTHd.shape[1] > _SHORT or not torch.is_grad_enabled():
+    if query_BTHd.device.type != "cpu" or num_keys > _SHORT or not torch.is_grad_enabled():
         return False
     return _computed_in(query_BTHd) == torch.bfloat16
 
@@ -73,19 +77,18 @@ def _computed_in(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
 
 
-def _attend_short(query_BTHd: Tensor, key_BTKd: Tensor, value_BTKd: Tensor, *, scale: float, window: int) -> Tensor:
-    """`attend_causally` as three plain products, in float32 inside."""
-    num_docs, num_tokens, num_heads, width = query_BTHd.shape
-    num_kv_heads = key_BTKd.shape[2]
-    each, batch, dtype = num_heads // num_kv_heads, num_docs * num_kv_heads, _computed_in(query_BTHd)
+def attend_short(query_BQHd: Tensor, key_BTKd: Tensor, value_BTKd: Tensor, seen_QT: Tensor, scale: float) -> Tensor:
+    """Attention as three plain products, in float32 inside; `seen_QT`: which keys a query looks at, in all rows."""
+    num_docs, num_queries, num_heads, width = query_BQHd.shape
+    num_keys, num_kv_heads = key_BTKd.shape[1:3]
+    each, batch, dtype = num_heads // num_kv_heads, num_docs * num_kv_heads, _computed_in(query_BQHd)
     with torch.autocast("cpu", enabled=False):
-        query = query_BTHd.float().view(num_docs, num_tokens, num_kv_heads, each, width).permute(0, 2, 3, 1, 4)
-        key = key_BTKd.float().permute(0, 2, 3, 1).reshape(batch, width, num_tokens)
-        value = value_BTKd.float().transpose(1, 2).reshape(batch, num_tokens, value_BTKd.shape[3])
-        hidden = ~_window_mask(num_tokens, window, query_BTHd.device)
-        bias = torch.zeros(num_tokens, num_tokens).masked_fill(hidden, -torch.inf).repeat(each, 1)
-        scores = torch.baddbmm(bias, query.reshape(batch, each * num_tokens, width), key, alpha=scale)
-        seen = torch.bmm(scores.softmax(-1), value).view(num_docs, num_kv_heads, each, num_tokens, -1)
+        query = query_BQHd.float().view(num_docs, num_queries, num_kv_heads, each, width).permute(0, 2, 3, 1, 4)
+        key = key_BTKd.float().permute(0, 2, 3, 1).reshape(batch, width, num_keys)
+        value = value_BTKd.float().transpose(1, 2).reshape(batch, num_keys, value_BTKd.shape[3])
+        bias = torch.zeros(num_queries, num_keys).masked_fill(~seen_QT, -torch.inf).repeat(each, 1)
+        scores = torch.baddbmm(bias, query.reshape(batch, each * num_queries, width), key, alpha=scale)
+        seen = torch.bmm(scores.softmax(-1), value).view(num_docs, num_kv_heads, each, num_queries, -1)
         return seen.permute(0, 3, 1, 2, 4).flatten(2, 3).to(dtype)
 
 
@@ -140,7 +143,7 @@ class PackedAttend:
             raise ModelError("a packed document must have at least one token", place="PackedAttend")
         self.lengths = [list(row) for row in lengths]
         self._order: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
-        sizes = Counter(_filled(length) for row in self.lengths for length in row)
+        sizes = Counter(filled(length) for row in self.lengths for length in row)
         self._groups = sorted(sizes.items())
 
     def __call__(
@@ -181,20 +184,21 @@ class PackedAttend:
         key = (num_tokens, device)
         if key not in self._order:
             documents = sorted(
-                (_filled(length), row * num_tokens + start, length)
+                (filled(length), row * num_tokens + start, length)
                 for row, lengths in enumerate(self.lengths)
                 for start, length in zip(accumulate(lengths, initial=0), lengths, strict=False)
             )
             order, back = list[int](), [0] * (len(self.lengths) * num_tokens)
-            for filled, start, length in documents:
+            for size, start, length in documents:
                 back[start : start + length] = range(1 + len(order), 1 + len(order) + length)
                 # what fills up is the last token again, for something finite must stand there
-                order += [*range(start, start + length), *[start + length - 1] * (filled - length)]
+                order += [*range(start, start + length), *[start + length - 1] * (size - length)]
             self._order[key] = (torch.tensor(order, device=device), torch.tensor(back, device=device))
         return self._order[key]
 
 
-def _filled(length: int) -> int:
+def filled(length: int) -> int:
+    """The next whole number of `STEP` tokens."""
     return -(-length // STEP) * STEP
 
 

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rung.models.layers.projection import project, project_all
-from rung.models.native.kernels import layer_kernels
+from rung.models.native.gradients import gated
+from rung.models.native.kernels import layer_kernels, trained_kernels
 
 __all__ = ["Activation", "GatedFeedForward", "PlainFeedForward"]
 
@@ -28,8 +29,11 @@ class GatedFeedForward(nn.Module):
     def forward(self, x_BTD: Tensor) -> Tensor:
         """[B, T, D] to [B, T, D]."""
         gate, up = project_all((self.gate_proj, self.up_proj), x_BTD)
-        if ours := layer_kernels(gate):
-            return project(self.down_proj, ours.gated(gate, up, self.activation == "gelu_tanh"))
+        gelu = self.activation == "gelu_tanh"
+        if ours := layer_kernels(gate, up):
+            return project(self.down_proj, ours.gated(gate, up, gelu))
+        if ours := trained_kernels(gate, up):
+            return project(self.down_proj, gated(ours, gate, up, gelu))
         opened = functional.silu(gate) if self.activation == "silu" else functional.gelu(gate, approximate="tanh")
         return project(self.down_proj, opened * up)
 

@@ -12,6 +12,8 @@ from rung.models.native.kernels import Kernels, product_kernels
 
 __all__ = ["product", "product_into", "project", "project_all"]
 
+_FEW = 64
+
 
 def project(layer: nn.Module, x: Tensor) -> Tensor:
     """`layer(x)`; see `product` for the kernel of a plain linear layer without gradients."""
@@ -42,7 +44,9 @@ def product(x: Tensor, weight_OD: Tensor) -> Tensor:
 def product_into(x_ND: Tensor, weight_OD: Tensor, out_NO: Tensor) -> None:
     """`product` into float32 rows that may lie apart."""
     if ours := _kernels(x_ND, weight_OD):
-        ours.product_wide(x_ND, weight_OD, out_NO)
+        # few rows at a time, for they are read again with every few weights; no bit depends on it
+        for start in range(0, len(x_ND), _FEW):
+            ours.product_wide(x_ND[start : start + _FEW], weight_OD, out_NO[start : start + _FEW])
     else:
         out_NO.copy_(functional.linear(x_ND, weight_OD))
 

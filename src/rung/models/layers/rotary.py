@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from rung.base.settings import Field, Settings
-from rung.models.native.kernels import layer_kernels
+from rung.models.native.gradients import rotated
+from rung.models.native.kernels import layer_kernels, trained_kernels
 
 __all__ = ["Rotary", "RotarySettings", "rotate"]
 
@@ -52,6 +53,8 @@ def rotate(x_BTHd: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     """Turn each pair (i, i + d/2) of a head by its angle. Shapes: [B, T, H, d] and `Rotary.angles`, [B, T, 1, d]."""
     if ours := layer_kernels(x_BTHd, cosine, sine):
         return ours.rotate(x_BTHd, cosine, sine)
+    if ours := trained_kernels(x_BTHd):
+        return rotated(ours, x_BTHd, cosine, sine)
     return torch.addcmul(x_BTHd * cosine, x_BTHd.roll(x_BTHd.shape[-1] // 2, -1), sine)
 
 

@@ -6,7 +6,8 @@ A prompt's tokens see the prompt; a continuation's see the prompt and themselves
 segment first attends to itself, segments of similar length as one batch, then all continuations of a group to their
 prompt in one product, and the two are merged by their log-sum-exp (as in the online softmax of FlashAttention, arXiv
 2205.14135). Backward needs only the merged output and log-sum-exp (as in Ring Attention, arXiv 2310.01889), so no
-scores are ever kept. Elsewhere each group is one masked attention.
+scores are ever kept. Short groups in bfloat16 are plain products, which are faster there. Elsewhere each group is one
+masked attention.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rung.base.errors import ModelError
+from rung.models.layers.attend import attend_causally, attend_short, filled, is_short
 
 __all__ = ["SharedPrefixAttend"]
 
@@ -44,6 +46,7 @@ class SharedPrefixAttend:
         self._num_tokens = sum(group.stop - group.start for group in self._groups)
         self._plans: dict[tuple[int, torch.device], _Plan] = {}
         self._masks: dict[tuple[int, int, torch.device], Tensor] = {}
+        self._alike: _Alike | None = None
 
     def __call__(
         self, layer: int, query_BTHd: Tensor, key_BTKd: Tensor, value_BTKd: Tensor, *, scale: float, window: int
@@ -57,6 +60,8 @@ class SharedPrefixAttend:
         query_THd, key_TKd, value_TKd = (x.squeeze(0) for x in _in_autocast(query_BTHd, key_BTKd, value_BTKd))
         if not _has_flash(query_BTHd.device):
             return self._masked(query_THd, key_TKd, value_TKd, scale, window)[None]
+        if is_short(query_BTHd, max((group.longest for group in self._groups), default=0)):
+            return self._short(query_THd, key_TKd, value_TKd, scale, window)[None]
         seen_THd: Tensor = _Merged.apply(  # type: ignore[no-untyped-call]
             query_THd, key_TKd, value_TKd, replace(self._plan(window, query_BTHd.device), scale=scale)
         )
@@ -66,6 +71,25 @@ class SharedPrefixAttend:
         if (window, device) not in self._plans:
             self._plans[window, device] = _Plan.of(self._groups, window, device)
         return self._plans[window, device]
+
+    def _short(self, query_THd: Tensor, key_TKd: Tensor, value_TKd: Tensor, scale: float, window: int) -> Tensor:
+        """Prompts by themselves; continuations of nearly equal length together, each with its prompt before it."""
+        if self._alike is None:
+            self._alike = _Alike.of(self._groups)
+        plan, pieces = self._alike, []
+        sorted_tokens = [x.index_select(0, plan.order) for x in (query_THd, key_TKd, value_TKd)]
+        parts = zip(*(torch.split(x, plan.sizes) for x in sorted_tokens), strict=True)
+        for group, counts in zip(self._groups, plan.counts, strict=True):
+            prompt = [x[None] for x in next(parts)]
+            pieces.append(attend_causally(*prompt, scale=scale, window=window)[0] if group.num_prompt else prompt[0][0])
+            for count in counts:
+                query, *own = (x.unflatten(0, (count, -1)) for x in next(parts))
+                key, value = (
+                    torch.cat([x.expand(count, -1, -1, -1), y], 1) for x, y in zip(prompt[1:], own, strict=True)
+                )
+                seen_QT = _seen(group.num_prompt, query.shape[1], window)
+                pieces.append(attend_short(query, key, value, seen_QT, scale).flatten(0, 1))
+        return torch.cat(pieces).index_select(0, plan.back)
 
     def _masked(self, query_THd: Tensor, key_TKd: Tensor, value_TKd: Tensor, scale: float, window: int) -> Tensor:
         pieces = []
@@ -114,6 +138,11 @@ class _Group:
             at += length
         return [(start, length) for start, length in found if length]
 
+    @property
+    def longest(self) -> int:
+        """The most tokens that any of its tokens may look at."""
+        return self.num_prompt + filled(max(self.lengths, default=0))
+
     def seeing(self, window: int) -> list[tuple[int, int]]:
         """(place, position) of the continuations' tokens that see any of the prompt; a window moves away from it."""
         most = window - 1 if window else self.stop
@@ -132,6 +161,42 @@ class _Group:
         ahead_TT = position_T[:, None] - position_T
         seen_TT = ((number_T[:, None] == number_T) | (number_T == 0)) & (ahead_TT >= 0)
         return seen_TT & (ahead_TT < window) if window else seen_TT
+
+
+@dataclass(frozen=True, slots=True)
+class _Alike:
+    """The row in another `order`, in parts of these `sizes`: of each group its prompt, then its continuations of one
+    filled length after another, so many of each (`counts`); and where every token of the row then stands (`back`).
+
+    What fills a continuation up is its last token again, for something finite must stand there.
+    """
+
+    order: Tensor
+    sizes: list[int]
+    counts: tuple[tuple[int, ...], ...]
+    back: Tensor
+
+    @classmethod
+    def of(cls, groups: Sequence[_Group]) -> _Alike:
+        """For all groups of a row."""
+        order, sizes, counts, back = list[int](), list[int](), [], dict[int, int]()
+        for group in groups:
+            own_start = group.start + group.num_prompt
+            batches: dict[int, list[range]] = {}
+            for start, length in group.segments():
+                if start >= own_start:
+                    batches.setdefault(filled(length), []).append(range(start, start + length))
+            parts = [list(range(group.start, own_start))]
+            for size, batch in sorted(batches.items()):
+                parts.append([min(span.start + o, span.stop - 1) for span in batch for o in range(size)])
+            for part in parts:
+                for place in part:
+                    back.setdefault(place, len(order))
+                    order.append(place)
+            sizes += map(len, parts)
+            counts.append(tuple(len(batch) for _, batch in sorted(batches.items())))
+        places = [torch.tensor(x, dtype=torch.long) for x in (order, [back[place] for place in range(len(back))])]
+        return cls(places[0], sizes, tuple(counts), places[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +246,12 @@ class _Plan:
                 batches.setdefault(length.bit_length(), []).append((start, length))
         looks = [_look(group, window, device) for group in groups if group.num_prompt and group.seeing(window)]
         return cls(tuple(_batch(segments, window, device) for segments in batches.values()), tuple(looks))
+
+
+def _seen(num_prompt: int, num_own: int, window: int) -> Tensor:
+    """Which of a prompt and of its own tokens each token of a continuation looks at [Q, T]."""
+    ahead_QT = torch.arange(num_prompt, num_prompt + num_own)[:, None] - torch.arange(num_prompt + num_own)
+    return (ahead_QT >= 0) & (ahead_QT < window) if window else ahead_QT >= 0
 
 
 def _batch(segments: Sequence[tuple[int, int]], window: int, device: torch.device) -> _Batch:

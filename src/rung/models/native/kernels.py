@@ -45,7 +45,9 @@ _ARGUMENTS = {
     "rung_product_wide": "aawwwawi",
     "rung_rms_norm": "aawwfiai",
     "rung_gated": "aawiai",
+    "rung_gated_back": "aaawiaai",
     "rung_rotate": "aaawwwai",
+    "rung_rotate_wide": "aaawwwai",
     "rung_add_chunk": "awwwaaiwaai",
     "rung_finish": "awaa",
     "rung_mask_rows": "awwwaaaaai",
@@ -183,12 +185,23 @@ class Kernels:
         self._library.rung_gated(_at(gate), _at(up), gate.numel(), int(gelu), _at(out), _threads(4 * gate.numel()))
         return out
 
+    def gated_back(self, gate: Tensor, up: Tensor, outer: Tensor, gelu: bool) -> tuple[Tensor, Tensor]:
+        """Gradients of gate and up, from that of `gated`'s answer; all in bfloat16, without gaps."""
+        of_gate, of_up = torch.empty_like(gate), torch.empty_like(up)
+        self._library.rung_gated_back(
+            _at(gate), _at(up), _at(outer), gate.numel(), int(gelu), _at(of_gate), _at(of_up),
+            _threads(6 * gate.numel()),
+        )  # fmt: skip
+        return of_gate, of_up
+
     def rotate(self, x_BTHd: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-        """As `rung.models.layers.rotary.rotate`, in bfloat16; d is a multiple of 32."""
+        """As `rung.models.layers.rotary.rotate`, in bfloat16; angles in bfloat16 or both in float32; d is a multiple
+        of 32."""
         x_BTHd, cosine, sine = x_BTHd.contiguous(), cosine.contiguous(), sine.contiguous()
         num_heads, width = x_BTHd.shape[2:]
         out = torch.empty_like(x_BTHd)
-        self._library.rung_rotate(
+        turn = self._library.rung_rotate if cosine.dtype == torch.bfloat16 else self._library.rung_rotate_wide
+        turn(
             _at(x_BTHd), _at(cosine), _at(sine), x_BTHd.numel() // (num_heads * width), num_heads,
             width, _at(out), _threads(x_BTHd.numel()),
         )  # fmt: skip
@@ -281,6 +294,14 @@ def layer_kernels(*tensors: Tensor) -> Kernels | None:
         if tensor.dtype != torch.bfloat16 or not tensor.is_cpu or tensor.shape[-1] % (2 * _LANES):
             return None
     return kernels()
+
+
+def trained_kernels(*tensors: Tensor) -> Kernels | None:
+    """The same where something is trained: what is between the products, whose gradients `gradients` knows."""
+    if not torch.is_grad_enabled():
+        return None
+    with torch.no_grad():
+        return layer_kernels(*tensors)
 
 
 @lru_cache(maxsize=1)

@@ -64,8 +64,10 @@ class Bench:
 
     @cached_property
     def engine(self) -> Any:
-        """The engine over the very network that is trained."""
+        """The engine over the very network that is trained, in the precision of the trainer's products."""
         own, context = self.settings.engine, self.context
+        if self.settings.training.precision == "bfloat16" and "precision" not in own.model_fields_set:
+            own = own.model_copy(update={"precision": "bfloat16"})
         return room("engine.engine").Engine(self.loaded, own, events=context.events, on_step=polling(context))
 
     def pilot(self, items: Sequence[Item]) -> None:

@@ -126,9 +126,10 @@ class _Function(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, weights_N: Tensor, form: _Form
+        ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, weights_N: Tensor, *how: _Form
     ) -> tuple[Tensor, Tensor]:
         """The weighted sum of losses, and the losses [N]."""
+        (form,) = how
         needs_hidden, needs_weight = ctx.needs_input_grad[:2]
         losses_N = torch.empty(len(targets_N), dtype=torch.float32, device=hidden_ND.device)
         grad_hidden = torch.empty_like(hidden_ND) if needs_hidden else None

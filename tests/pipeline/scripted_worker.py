@@ -12,7 +12,7 @@ import rung.pipeline.stages.calibrate as calibrate
 __all__ = ["Keeper", "open_scripted"]
 
 
-def open_scripted(context: Any, outputs: Any, settings: Any, source: str = "", adapter: Any = None) -> Any:
+def open_scripted(context: Any, outputs: Any, settings: Any, trained: Any = None) -> Any:
     """As `rung.pipeline.stages._model.open_engine`."""
     outputs.note("model", {"report": {"verdict": "clean"}})
     return script()

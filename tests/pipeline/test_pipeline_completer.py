@@ -70,7 +70,7 @@ def surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def judged_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """The recipe's own model is a script; it judges, and writes where no completer is named."""
 
-    def open_engine(context: Any, outputs: Any, settings: Any, source: str = "", adapter: Any = None) -> Any:
+    def open_engine(context: Any, outputs: Any, settings: Any, trained: Any = None) -> Any:
         outputs.note("model", {"source": "tiny:llama", "report": {"verdict": "clean"}})
         return script()
 

@@ -26,7 +26,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Scripted]:
     """Scripted engines in place of the engine; the list grows by one with every stage that opens one."""
     opened: list[Scripted] = []
 
-    def open_engine(context: Any, outputs: Any, settings: Any, source: str = "", adapter: Any = None) -> Scripted:
+    def open_engine(context: Any, outputs: Any, settings: Any, trained: Any = None) -> Scripted:
         outputs.note("model", {"report": {"verdict": "clean"}})
         opened.append(script())
         return opened[-1]

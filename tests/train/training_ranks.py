@@ -24,6 +24,7 @@ from torch.distributed.tensor import DTensor
 
 from rung.base.errors import BudgetSpent, RungError
 from rung.base.events import Events
+from rung.models.families.coder import Coder
 from rung.models.families.gemma3 import Gemma3
 from rung.models.families.llama import Llama
 from rung.models.parallel.laid_out import laid_out, whole
@@ -38,6 +39,7 @@ from rung.train.settings import AdapterSettings, SftSettings
 from rung.train.step import accumulate
 
 END, FEW_TOKENS = 2, 120
+FAMILIES: dict[str, Any] = {"llama": Llama, "gemma3": Gemma3, "coder": Coder}
 TOKENIZER = Tokenizer(tokenizers.Tokenizer(tokenizers.models.WordLevel({"<end>": END}, "<end>")), end_ids=(END,))
 
 
@@ -51,9 +53,10 @@ def examples(num: int = 40) -> list[Example]:
     return found
 
 
-def network(family: str = "llama", kind: str = "none", dropout: float = 0.0) -> Any:
+def network(family: str = "llama", kind: str = "none", dropout: float = 0.0, **choices: Any) -> Any:
     """A tiny one, every weight or an adapter trained."""
-    found = (Gemma3 if family == "gemma3" else Llama).build((Gemma3 if family == "gemma3" else Llama).SIZES["tiny"], 0)
+    made = FAMILIES[family]
+    found = made.build(made.SIZES["tiny"].model_copy(update=choices), 0)
     prepare(found, AdapterSettings(kind=kind, rank=4, dropout=dropout), seed=0)
     return found
 
@@ -68,15 +71,20 @@ def settings(devices: dict[str, Any], **own: Any) -> SftSettings:
 
 
 class Heard:
-    """A sink that keeps what is logged."""
+    """A sink that keeps what is logged, and of metrics about experts every value."""
 
     def __init__(self) -> None:
         self.said: list[str] = []
+        self.curves: dict[str, list[float]] = {}
 
     def handle(self, event: dict[str, Any]) -> None:
         """Keep it."""
         if event["kind"] == "log":
             self.said.append(event["message"])
+        elif event["kind"] == "degraded":
+            self.said.append(f"{event['what']}: {event['how']}")
+        elif event["kind"] == "metric" and "/experts/" in event["name"]:
+            self.curves.setdefault(event["name"].rpartition("/")[2], []).append(event["value"])
 
     def close(self) -> None:
         """Nothing is held."""
@@ -123,15 +131,17 @@ def figures(made: Any, result: TrainResult) -> dict[str, Any]:
         "validation": [loss for _, loss in result.validation],
         "targets": result.num_targets,
         "weights": {name: p.detach().double().flatten().tolist() for name, p in trainable(made).items()},
-        "plain": type(made).__name__ in ("Llama", "Gemma3")
-        and all(type(p.data) is torch.Tensor for p in made.parameters()),
+        "plain": type(made) in FAMILIES.values() and all(type(p.data) is torch.Tensor for p in made.parameters()),
         "resumed_from": result.resumed_from,
+        "balance": {} if made.balance is None else {name: x.tolist() for name, x in made.balance.state.items()},
     }
 
 
 def scenario(rank: int, folder: Path, what: dict[str, Any]) -> dict[str, Any]:
     """One run in a job of its own; `like` names one whose checkpoint it goes on from."""
-    made = network(what.get("family", "llama"), what.get("kind", "none"), what.get("dropout", 0.0))
+    made = network(
+        what.get("family", "llama"), what.get("kind", "none"), what.get("dropout", 0.0), **what.get("choices", {})
+    )
     chosen = settings(what["devices"], **what.get("settings", {}))
     scratch = folder / what["name"]
     if "like" in what and rank == 0:
@@ -145,7 +155,7 @@ def scenario(rank: int, folder: Path, what: dict[str, Any]) -> dict[str, Any]:
             return gradient(made, rows(FEW_TOKENS), chosen.devices)
         heard = Heard()
         result = run(made, chosen, scratch, what.get("stop_after", 0), what.get("die_after", 0), heard)
-        return {**figures(made, result), "said": heard.said}
+        return {**figures(made, result), "said": heard.said, "curves": heard.curves}
     except RungError as error:
         return {"ended": error.code}
     finally:

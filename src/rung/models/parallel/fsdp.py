@@ -66,8 +66,9 @@ def _split(network: Network, placement: Placement) -> Iterator[None]:
         raise SettingsError(
             "quantised weights cannot be split", place="training.devices.shard", hint="devices.data copies them"
         )
-    tensors = [*network.parameters(), *network.buffers()]
-    memo: dict[int, Any] = {id(tensor): tensor for tensor in tensors}
+    # what goes on from one step to the next is one and the same in the copy that takes over in the end
+    kept = [] if network.balance is None else network.balance.state.values()
+    memo: dict[int, Any] = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers(), *kept)}
     plain = copy.deepcopy(network, memo)
     mesh = placement.weights if placement.layout.data > 1 else placement.weights["weights"]
     for layer in outer_layers(network):

@@ -12,8 +12,9 @@ from weakref import WeakKeyDictionary
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from rung.base.errors import WorkerLost
+from rung.base.errors import SettingsError, WorkerLost
 from rung.base.lookup import lookup
+from rung.models.layers.experts import SparseFeedForward
 from rung.models.network import Network
 from rung.models.parallel.layout import Layout
 from rung.models.parallel.mesh import Placement, place
@@ -48,12 +49,18 @@ def laid_out(network: Network, layout: Layout) -> Iterator[Placement | None]:
     are left where they are.
 
     Raises:
-        SettingsError: the job has another number of ranks.
+        SettingsError: the job has another number of ranks, or experts of a limited capacity would see rows in parts.
         WorkerLost: a rank died or was silent for longer than the layout's timeout.
     """
     if layout.size == 1:
         yield None
         return
+    if layout.context > 1 and any(isinstance(m, SparseFeedForward) and m.capacity_factor for m in network.modules()):
+        raise SettingsError(
+            "an expert's capacity is a share of the tokens of a row, and no rank of a ring has all of them",
+            place="training.devices.context",
+            hint="set context to 1 (data and shard read whole rows), or the network's capacity_factor to 0",
+        )
     placement = place(layout, network.output_weight.device)
     with _loss_named(), lookup("models.parallel", "fsdp")(network, placement):
         _placements[network] = placement

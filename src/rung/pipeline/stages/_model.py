@@ -1,4 +1,4 @@
-"""Open the recipe's model as an engine, and say in the manifest what was loaded and how the guard judged it.
+"""Where a stage's model comes from, the engine over it, and what the manifest says of it.
 
 Rooms that bring torch are imported by name when a stage runs: a recipe is planned and checked without them.
 """
@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rung.base.errors import DataError
 from rung.base.fingerprint import plain
 from rung.engine.settings import EngineSettings
 from rung.pipeline.stage import Context, Outputs
 from rung.records.manifest import Opened
 
 __all__ = [
-    "PUBLISHED", "model_facts", "open_engine", "polling", "publish_network", "published", "room", "save_trained",
-    "trained_part",
+    "PUBLISHED", "Origin", "model_facts", "open_engine", "origin_of", "polling", "publish_network", "published", "room",
+    "save_trained",
 ]  # fmt: skip
 
 PUBLISHED = "model"  # folder of a network with its tokenizer, and the role of its files
@@ -28,20 +30,75 @@ def room(name: str) -> Any:
     return importlib.import_module(f"rung.{name}")
 
 
-def open_engine(
-    context: Context, outputs: Outputs, settings: EngineSettings, source: str = "", adapter: Path | None = None
-) -> Any:
-    """The engine over `source` (the recipe's model when empty), with what was trained on it (see `trained_part`).
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a model is: `source`, and what an earlier stage trained of it (`part`, as `Models.load` takes it).
+
+    `maker` is the stage of this run that made the whole network; empty: the source is the recipe's. What is trained of
+    a `whole` one is published whole again: no recipe could name the base that an adapter of it would fit.
+    """
+
+    source: str
+    part: Path | None = None
+    maker: str = ""
+    whole: bool = False
+
+    def load(self, context: Context, *, clean: bool = True, exact: bool = False) -> Any:
+        """The model. One that this run made was never taught to follow instructions by others, so there is nothing to
+        guard against; `exact`: it will be published again, which is no reason to round it.
+
+        Raises:
+            SettingsError: the recipe names no model.
+            ModelError, GuardFailed: it cannot be loaded, or is no clean base model although `clean` asks for one.
+        """
+        how: dict[str, Any] = {} if clean and not self.maker else {"clean": False}
+        if self.maker and exact:
+            how["precision"] = "float32"
+        return context.models.load(self.source, *([] if self.part is None else [self.part]), **how)
+
+    def facts(self, loaded: Any) -> dict[str, Any]:
+        """What a manifest says about it; of a network of this run where it stands from there, for any machine."""
+        found = model_facts(loaded)
+        if self.maker:
+            found["source"] = found["report"]["model_name"] = f"run:../{self.maker}"
+        return found
+
+
+def origin_of(context: Context, trained: Opened | None = None) -> Origin:
+    """Of the model that a stage published or trained; of the recipe's model where there is no such stage.
+
+    Raises:
+        DataError: it made none.
+    """
+    if trained is None:
+        return Origin(context.model_source)
+    roles = {info.role for info in trained.manifest.files}
+    if PUBLISHED in roles:
+        return Origin(published(trained), maker=trained.manifest.name, whole=True)
+    if "weights" in roles:
+        return Origin(context.model_source, trained.file("weights"), whole=True)
+    if "adapter" not in roles:
+        raise DataError(
+            f"stage '{trained.manifest.name}' is a {trained.manifest.stage} and made no model",
+            place=context.name,
+            hint="name a stage that trains, such as sft or pretrain",
+        )
+    return Origin(context.model_source, trained.file("adapter").parent)
+
+
+def open_engine(context: Context, outputs: Outputs, settings: EngineSettings, trained: Opened | None = None) -> Any:
+    """The engine over the model that `trained` made; over the recipe's model where there is no such stage.
 
     Writes the loader's report to the manifest's `model` section.
     """
-    loaded = context.models.load(source or context.model_source, adapter)
-    outputs.note("model", model_facts(loaded))
+    origin = origin_of(context, trained)
+    loaded = origin.load(context)
+    outputs.note("model", origin.facts(loaded))
     return room("engine.engine").Engine(loaded, settings, events=context.events, on_step=polling(context))
 
 
 def save_trained(network: Any, outputs: Outputs, *, whole: bool) -> None:
-    """Publish what was trained, every weight or the adapter alone, so that `trained_part` and `run:` find it."""
+    """Publish what was trained, every weight or the adapter alone, so that `origin_of` and `run:` find it."""
     adapters = room("train.adapters")
     if whole:
         adapters.save_weights(network, outputs.file(adapters.WHOLE_WEIGHTS, "weights"))
@@ -52,7 +109,7 @@ def save_trained(network: Any, outputs: Outputs, *, whole: bool) -> None:
 
 
 def publish_network(network: Any, tokenizer: Any, outputs: Outputs) -> None:
-    """Publish a network that was made in this run, with its tokenizer; `published`, `run:` and `dir:` find it."""
+    """Publish a network that was made in this run, with its tokenizer; `origin_of`, `run:` and `dir:` find it."""
     folder = outputs.file(PUBLISHED, PUBLISHED)
     folder.mkdir(parents=True, exist_ok=True)
     room("models.publish").publish(network, tokenizer, folder)
@@ -65,16 +122,6 @@ def published(stage: Opened) -> str:
         DataError: it published none.
     """
     return f"dir:{stage.file(PUBLISHED).parent}"
-
-
-def trained_part(trained: Opened) -> Path:
-    """What a stage trained: the file of all weights, or else the folder of its adapter.
-
-    Raises:
-        DataError: it trained neither.
-    """
-    whole = any(info.role == "weights" for info in trained.manifest.files)
-    return trained.file("weights") if whole else trained.file("adapter").parent
 
 
 def model_facts(loaded: Any) -> dict[str, Any]:

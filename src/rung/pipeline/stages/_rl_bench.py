@@ -1,4 +1,4 @@
-"""The wiring of a policy's run: the network with what is trained on it, its players, its exam, and the loop."""
+"""The wiring of a policy's run: its players, its exam, and the loop."""
 
 from __future__ import annotations
 
@@ -9,47 +9,24 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from rung.base.errors import GateFailed, SettingsError
+from rung.base.errors import GateFailed
 from rung.base.fingerprint import plain
 from rung.base.seeds import derive
 from rung.pipeline.stage import Context, Outputs
 from rung.pipeline.stages._exam import HeldOut
-from rung.pipeline.stages._model import model_facts, polling, room, save_trained, trained_part
+from rung.pipeline.stages._model import polling, room
 from rung.pipeline.stages._rl_pilot import middle, pilot_figures, refuse_hopeless, sample_pilot
 from rung.pipeline.stages._rl_scoring import Hidden, Judges, Watched
 from rung.records.contracts import Item
-from rung.records.manifest import Opened
 from rung.records.types import RolloutRecord
 from rung.search.one_shot import OneShot
-from rung.train.settings import AdapterSettings, StackSettings
 
-__all__ = ["Bench", "Policy", "open_policy", "run_figures"]
+__all__ = ["Bench", "run_figures"]
 
 _CURVES = (
     "reward_mean", "entropy", "kl", "kl_coefficient", "drift", "mixed_share", "truncated", "length_right",
     "length_wrong", "mismatch",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Policy:
-    """The network that is trained, and how its weights are published: the adapter alone, or `whole`."""
-
-    loaded: Any
-    made: Any
-    base_hash: str
-    adapted: bool
-    whole: bool
-
-    def publish(self, outputs: Outputs) -> dict[str, Any]:
-        """Write what was trained; figures about it. An adapter over weights that a stage trained is merged into
-        them: alone it would fit no model that can be named."""
-        adapters, network = room("train.adapters"), self.loaded.network
-        unchanged = not self.adapted or adapters.base_hash(network) == self.base_hash
-        if self.whole and self.adapted:
-            adapters.merge(network)
-        save_trained(network, outputs, whole=self.whole)
-        return {"adapter": plain(self.made), "base_unchanged": unchanged}
 
 
 @dataclass(frozen=True)
@@ -164,38 +141,6 @@ class Bench:
 
     def _keep(self, step: int, records: Sequence[RolloutRecord]) -> None:
         self.outputs.shard("rollout", step - 1, records)
-
-
-def open_policy(
-    context: Context, outputs: Outputs, settings: AdapterSettings, trained: Opened | None, *, instruct: bool
-) -> Policy:
-    """The recipe's model, or what a stage trained of it, with a fresh adapter (over that stage's, where it has one).
-
-    Raises:
-        SettingsError: every weight is to be trained under an adapter.
-        ModelError, GuardFailed: the model cannot be loaded, or is no clean base model and `instruct` does not allow it.
-    """
-    adapters, seed = room("train.adapters"), derive(context.seed, "adapter")
-    part = trained_part(trained) if trained else None
-    allowed: dict[str, Any] = {"clean": False} if instruct else {}
-    loaded = context.models.load(context.model_source, part, **allowed)
-    outputs.note("model", model_facts(loaded))
-    adapted = settings.kind != "none"
-    if adapters.has_adapter(loaded.network):
-        if settings.kind != "lora" or settings.quantise != "no":
-            raise SettingsError(
-                f"over the adapter of '{trained.manifest.name if trained else ''}' a plain LoRA is trained",
-                place="adapter",
-                hint="leave kind at lora and quantise at no",
-            )
-        stacked = StackSettings(rank=settings.rank, alpha=settings.alpha, targets=settings.targets)
-        made = adapters.stack_adapter(loaded.network, stacked, seed)
-    else:
-        made = adapters.prepare(loaded.network, settings, seed)
-    if made.degraded:
-        context.events.degraded("4-bit base", made.degraded)
-    whole = not adapted or (part is not None and part.name == adapters.WHOLE_WEIGHTS)
-    return Policy(loaded, made, adapters.base_hash(loaded.network) if adapted else "", adapted, whole)
 
 
 def run_figures(result: Any, rollouts: Sequence[RolloutRecord], learned: Collection[str]) -> dict[str, Any]:

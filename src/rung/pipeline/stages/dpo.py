@@ -1,8 +1,9 @@
-"""Preference training on gated pairs, from a trained adapter and with that adapter's model as the frozen reference.
+"""Preference training on gated pairs, from what a stage trained and with that model as the frozen reference.
 
 The adapter of the stage named by `model` stays on the network, frozen; a fresh one over it is trained. The reference is
 therefore in memory once, as the network's lower part. What is published is one adapter, the sum of both, for the base
-model. Held-out pairs are scored at the end and stored, and the gate recomputes their accuracy.
+model; where every weight was trained before, the fresh one is merged into them. Held-out pairs are scored at the end
+and stored, and the gate recomputes their accuracy.
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ from rung.base.seeds import derive
 from rung.base.settings import Field, Settings
 from rung.engine.settings import EngineSettings
 from rung.pipeline.stage import Context, Outputs, Stage, Verdict
-from rung.pipeline.stages._model import model_facts, polling, room, save_trained
+from rung.pipeline.stages._model import polling, room
+from rung.pipeline.stages._tuning import open_tuning
 from rung.pipeline.training_gate import check_provenance
 from rung.records.chat.frame import Frame
 from rung.records.contracts import Request, Sampling
 from rung.records.manifest import Opened
 from rung.records.packing import Example
 from rung.records.types import PairReward, PreferencePair
-from rung.train.settings import PreferenceSettings, StackSettings
+from rung.train.settings import AdapterSettings, PreferenceSettings, StackSettings
 
 __all__ = ["Dpo"]
 
@@ -33,7 +35,7 @@ __all__ = ["Dpo"]
 class DpoStageSettings(Settings):
     """Which model is trained on which pairs, how, and what must come of it."""
 
-    model: str = Field(description="the stage that trained the adapter to start from, which is the reference too")
+    model: str = Field(description="the stage whose model is started from, which is the reference too")
     data: str = Field(description="the pairs stage")
     adapter: StackSettings = Field(StackSettings(), description="the adapter that is trained over it")
     training: PreferenceSettings = Field(PreferenceSettings(), description="how long, how fast, how carefully")
@@ -71,11 +73,8 @@ class Dpo(Stage):
     def run(self, context: Context, inputs: Mapping[str, Opened], outputs: Outputs) -> None:
         """Check every record, train, publish the adapter, the rewards and the curves."""
         pairs: list[PreferencePair] = check_provenance(inputs["data"], "pair", context.bypasses)
-        loaded = context.models.load(context.model_source, inputs["trained"].file("adapter").parent)
-        outputs.note("model", model_facts(loaded))
-        adapters, training = room("train.adapters"), self._training(context)
-        made = adapters.stack_adapter(loaded.network, self.settings.adapter, derive(context.seed, "adapter"))
-        before = adapters.base_hash(loaded.network)
+        tuning = open_tuning(context, outputs, AdapterSettings(**dict(self.settings.adapter)), inputs["trained"])
+        loaded, training = tuning.loaded, self._training(context)
         examples = _examples(loaded.tokenizer, pairs)
         asked = self._asked(examples, pairs, training)
         lengths = {"before": self._answer_tokens(context, loaded, asked)}
@@ -90,10 +89,11 @@ class Dpo(Stage):
         )
         lengths["after"] = self._answer_tokens(context, loaded, asked)
         outputs.shard("reward", 0, result.rewards)
-        save_trained(loaded.network, outputs, whole=False)
-        unchanged = adapters.base_hash(loaded.network) == before
-        outputs.note("figures", {**_figures(result.training), "adapter": plain(made), "reference_unchanged": unchanged})
-        outputs.note("figures", {"answer_tokens": self._compared(context, lengths)})
+        published = tuning.publish(outputs)
+        kept = {"adapter": published["adapter"], "reference_unchanged": published["base_unchanged"]}
+        outputs.note(
+            "figures", {**_figures(result.training), **kept, "answer_tokens": self._compared(context, lengths)}
+        )
         context.models.release()
 
     def figures(self, output: Opened) -> dict[str, Any]:

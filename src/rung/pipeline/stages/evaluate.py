@@ -18,7 +18,7 @@ from rung.evaluate.compare import compare
 from rung.evaluate.release import ReleaseSettings, release
 from rung.pipeline.stage import Context, Outputs, Stage, Verdict
 from rung.pipeline.stages._answering import Asking, answer_shards, scorer_figures
-from rung.pipeline.stages._model import open_engine, trained_part
+from rung.pipeline.stages._model import open_engine
 from rung.records.manifest import Opened
 
 __all__ = ["Evaluate"]
@@ -27,7 +27,7 @@ __all__ = ["Evaluate"]
 class EvaluateSettings(Settings):
     """Which model, against what, judged how."""
 
-    model: str = Field(description="the stage that trained the model")
+    model: str = Field(description="the stage that made the model: trained it, or published it whole")
     label: str = Field("", description="tells this trained model from another in one comparison: 'dpo' is 'tuned:dpo'")
     against: tuple[str, ...] = Field(("probe.raw", "probe.framed"), description="baselines, as stage.output")
     suite: str | dict[str, Any] = Field("instruction_following", description="the same part as the probe's")
@@ -63,8 +63,7 @@ class Evaluate(Stage):
         for number, (stage, output) in enumerate(self._baselines()):
             self._check_alike(inputs[f"against.{stage}"], suite.version)
             outputs.shard("baseline", number, list(inputs[f"against.{stage}"].records(output)))
-        trained = inputs["trained"]
-        engine = open_engine(context, outputs, self.settings.engine, adapter=trained_part(trained))
+        engine = open_engine(context, outputs, self.settings.engine, inputs["trained"])
         outputs.note("figures", {"suite_version": suite.version})
         asked = Asking(context, "answer", self.settings.max_new_tokens, self.settings.shard_size)
         answer_shards(engine, suite.items(), self._condition(), outputs, asked)

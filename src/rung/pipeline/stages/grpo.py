@@ -20,10 +20,12 @@ from rung.base.settings import Field, Settings, unsaid
 from rung.engine.settings import EngineSettings
 from rung.pipeline.stage import Context, Estimate, KnownBy, Outputs, Stage, Terms, Verdict
 from rung.pipeline.stages._exam import ExamSettings, graded_figures, paired_figures, paired_verdict
-from rung.pipeline.stages._rl_bench import Bench, open_policy, run_figures
+from rung.pipeline.stages._model import origin_of
+from rung.pipeline.stages._rl_bench import Bench, run_figures
 from rung.pipeline.stages._rl_models import announced, guessed, lend, other_runs, stages_of
 from rung.pipeline.stages._rl_pilot import PilotSettings, middle, pilot_figures
 from rung.pipeline.stages._rl_scoring import Judges, build_judges, judged_by, prove_judges
+from rung.pipeline.stages._tuning import open_tuning
 from rung.records.chat.prompting import PromptSettings
 from rung.records.contracts import Item
 from rung.records.manifest import Opened, open_manifest
@@ -47,7 +49,7 @@ _PROOF_ITEMS = 16
 class GrpoSettings(Settings):
     """Which model, on which tasks, rewarded by what, and what must come of it."""
 
-    model: str = Field("", description="the stage whose trained model is gone on with; empty: the recipe's model")
+    model: str = Field("", description="the stage whose model is gone on with; empty: the recipe's model")
     instruct: bool = Field(False, description="allow a model that is no clean base model; the bypass is recorded")
     tasks: tuple[str | dict[str, Any], ...] = Field(min_length=1, description="parts of scoring/tasks, with settings")
     num_items: int = Field(256, ge=4, le=1_000_000, description="training prompts of each task")
@@ -152,7 +154,8 @@ class Grpo(Stage):
 
     def run(self, context: Context, inputs: Mapping[str, Opened], outputs: Outputs) -> None:
         """Prove the judges, look at what is possible, train, publish weights, answers and curves."""
-        own = self.settings
+        own, trained = self.settings, inputs.get("trained")
+        adapted = own.adapter.kind == "lora" and own.adapter.quantise == "no"
         models = self._reward_models(inputs)
         self._judges({name: announced(opened, name) for name, opened in models.items()})
         items, held = self._items(context.seed)
@@ -160,8 +163,8 @@ class Grpo(Stage):
         policy, lent = lend(
             context,
             models,
-            lambda: open_policy(context, outputs, own.adapter, inputs.get("trained"), instruct=own.instruct),
-            shares=own.adapter.kind == "lora" and own.adapter.quantise == "no" and not _is_whole(inputs.get("trained")),
+            lambda: open_tuning(context, outputs, own.adapter, trained, clean=not own.instruct),
+            shares=adapted and not origin_of(context, trained).whole,
         )
         judges = self._judges(lent.readers)
         shown = items[:: max(1, len(items) // _PROOF_ITEMS)]
@@ -224,8 +227,3 @@ class Grpo(Stage):
             held += task.make(derive(seed, "items", number), self.settings.exam.num_items, "held_out")
         check_disjoint(train, held)
         return train, held
-
-
-def _is_whole(trained: Opened | None) -> bool:
-    """Whether a stage trained every weight, so that no base is under its model."""
-    return trained is not None and any(info.role == "weights" for info in trained.manifest.files)

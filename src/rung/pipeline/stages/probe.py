@@ -13,7 +13,7 @@ from typing import Any
 
 from rung.base.fingerprint import plain
 from rung.base.lookup import part
-from rung.base.settings import Field, Settings
+from rung.base.settings import Field, Settings, unsaid
 from rung.engine.settings import EngineSettings
 from rung.evaluate.release import GapSettings, gap
 from rung.evaluate.statistics import wilson
@@ -26,8 +26,13 @@ __all__ = ["Probe"]
 
 
 class ProbeSettings(Settings):
-    """What is asked, and how long an answer may be."""
+    """Who is asked what, and how long an answer may be."""
 
+    model: str = Field(
+        "",
+        exclude_if=unsaid(),
+        description="the stage whose model is asked, such as pretrain; empty: the recipe's model",
+    )
     suite: str | dict[str, Any] = Field("instruction_following", description="a part of evaluate/suites")
     max_new_tokens: int = Field(32, ge=1, le=4096, description="limit of an answer, the same for every condition")
     shard_size: int = Field(160, ge=1, description="items answered and saved together")
@@ -44,6 +49,10 @@ class Probe(Stage):
     version = 1
     outputs: Mapping[str, str] = {"raw": "answer", "framed": "answer", "reference": "answer", "item": "test_item"}
 
+    def inputs(self) -> dict[str, str]:
+        """The stage with the model, where one is named."""
+        return {"made": self.settings.model} if self.settings.model else {}
+
     def units(self, inputs: Mapping[str, Opened]) -> float | None:
         """Answers: every item under both conditions."""
         suite_class, suite_settings = part("evaluate.suites", self.settings.suite, "probe.suite")
@@ -56,7 +65,7 @@ class Probe(Stage):
         outputs.note("figures", {"suite_version": suite.version})
         outputs.shard("item", 0, suite.items())
         outputs.shard("reference", 0, reference_answers(suite.items()))
-        engine = open_engine(context, outputs, self.settings.engine)
+        engine = open_engine(context, outputs, self.settings.engine, inputs.get("made"))
         for condition in ("raw", "framed"):
             asked = Asking(context, condition, self.settings.max_new_tokens, self.settings.shard_size)
             answer_shards(engine, suite.items(), condition, outputs, asked)

@@ -2,7 +2,7 @@
 
 Nothing is trained before every record's provenance was read (`training_gate`); what was trained, on what and how it
 went is in the manifest, which exists only when the whole thing ended well. A network that an earlier stage made from
-raw text (`model`) is published whole again: there is no other place that its base could come from.
+raw text (`model`) is published whole again; over an earlier stage's adapter a fresh one is trained.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from rung.base.settings import Field, Settings, unsaid
 from rung.engine.settings import EngineSettings
 from rung.pipeline.stage import Context, Outputs, Stage, Verdict
 from rung.pipeline.stages._answering import answer_items
-from rung.pipeline.stages._model import model_facts, polling, publish_network, published, room, save_trained
+from rung.pipeline.stages._model import polling, room
 from rung.pipeline.stages._sampling import Held
+from rung.pipeline.stages._tuning import open_tuning
 from rung.pipeline.training_gate import check_provenance
 from rung.records.chat.frame import Frame
 from rung.records.chat.masking import Trained
@@ -47,7 +48,7 @@ class SftStageSettings(Settings):
     model: str = Field(
         "",
         exclude_if=unsaid(),
-        description="the stage whose published network is tuned, such as pretrain; empty: the recipe's model",
+        description="the stage whose model is tuned, such as pretrain; empty: the recipe's model",
     )
     adapter: AdapterSettings = Field(AdapterSettings(), description="which weights are trained")
     trained: Trained = Field(
@@ -94,15 +95,8 @@ class Sft(Stage):
     def run(self, context: Context, inputs: Mapping[str, Opened], outputs: Outputs) -> None:
         """Check every record, train, publish the adapter (or every weight) and the curves."""
         records = check_provenance(inputs["data"], "sft", context.bypasses)
-        made_here = inputs.get("network")
-        # a network that this run made was never taught to follow instructions, so there is nothing to guard against;
-        # and what is published again is not to be rounded
-        loaded = (
-            context.models.load(published(made_here), clean=False, precision="float32")
-            if made_here
-            else context.models.load(context.model_source)
-        )
-        outputs.note("model", model_facts(loaded))
+        tuning = open_tuning(context, outputs, self.settings.adapter, inputs.get("network"))
+        loaded = tuning.loaded
         examples = [
             Example(
                 one.id,
@@ -116,12 +110,7 @@ class Sft(Stage):
             )
             for one in records
         ]
-        adapters, loop = room("train.adapters"), room("train.loop")
-        made = adapters.prepare(loaded.network, self.settings.adapter, derive(context.seed, "adapter"))
-        if made.degraded:
-            context.events.degraded("4-bit base", made.degraded)
-        before = adapters.base_hash(loaded.network)
-        result = loop.train(
+        result = room("train.loop").train(
             loaded.network,
             loaded.tokenizer,
             examples,
@@ -131,15 +120,7 @@ class Sft(Stage):
             on_step=lambda num_tokens: context.budget.spend(tokens=num_tokens),
             also=self._following(context, loaded),
         )
-        whole = self.settings.adapter.kind == "none"
-        unchanged = whole or adapters.base_hash(loaded.network) == before
-        if not made_here:
-            save_trained(loaded.network, outputs, whole=whole)
-        else:
-            if not whole:
-                adapters.merge(loaded.network)
-            publish_network(loaded.network, loaded.tokenizer, outputs)
-        outputs.note("figures", {**_figures(result), "adapter": plain(made), "base_unchanged": unchanged})
+        outputs.note("figures", {**_figures(result), **tuning.publish(outputs)})
         context.models.release()
 
     def _following(self, context: Context, loaded: Any) -> Callable[[], dict[str, float]] | None:

@@ -367,7 +367,9 @@ def _drawn_again(difficulties: Sequence[float], per_step: int, epochs: int, seed
     num_steps = epochs * -(-len(ranked) // per_step)
     draws = [np.random.default_rng((seed, step)) for step in range(num_steps)]
     open_at = [max(per_step, len(ranked) * step // num_steps) for step in range(num_steps)]
-    return [draw.choice(ranked[:num], per_step, replace=False).tolist() for draw, num in zip(draws, open_at, strict=True)]
+    return [
+        draw.choice(ranked[:num], per_step, replace=False).tolist() for draw, num in zip(draws, open_at, strict=True)
+    ]
 
 
 def _own_tokens(network: Any, rows: Any, objective: Any) -> float:

@@ -121,8 +121,7 @@ def test_the_figure_is_the_loss_of_what_was_published(done: Path) -> None:
     loaded = load("tiny:llama", precision="float32", clean=False, strict=False)
     attach_adapter(loaded.network, output(done, "sft").file("adapter").parent)
     examples = [
-        Example(r.id, Frame.render(loaded.tokenizer, r.instruction, r.response))
-        for r in output(done).records("unseen")
+        Example(r.id, Frame.render(loaded.tokenizer, r.instruction, r.response)) for r in output(done).records("unseen")
     ]
     found = loss_on(loaded.network, examples, SftSettings())()
     assert found == pytest.approx(output(done, "sft").manifest.figures["unseen"]["loss_after"], abs=1e-4)
@@ -149,7 +148,11 @@ def test_the_gate_finds_them_among_the_trained_ones(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(make_instructions, "pair_sides", unparted)
     result = go(tmp_path, unseen=UNSEEN)
     assert isinstance(result.error, GateFailed)
-    for words in ("trained records ask in a way that is held out", "in no way that is held out", "a text that is trained"):
+    for words in (
+        "trained records ask in a way that is held out",
+        "in no way that is held out",
+        "a text that is trained",
+    ):
         assert words in str(result.error)
 
 
@@ -184,7 +187,9 @@ def test_a_kind_that_is_never_asked_alone_needs_room_for_another(tmp_path: Path)
         go(tmp_path, unseen={"kinds": ["features"]}, pairs={"max_asks": 1})
     asked = go(tmp_path, unseen={"kinds": ["features"], "documents": 0.4, "min_records": 5}, pairs={"max_asks": 2})
     assert asked.exit_code == 0, asked.error
-    assert all("features" in made(r)["kinds"] and len(made(r)["kinds"]) == 2 for r in output(tmp_path).records("unseen"))
+    assert all(
+        "features" in made(r)["kinds"] and len(made(r)["kinds"]) == 2 for r in output(tmp_path).records("unseen")
+    )
 
 
 def test_tuning_refuses_what_it_cannot_measure_before_any_work(tmp_path: Path) -> None:

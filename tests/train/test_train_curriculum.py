@@ -146,7 +146,9 @@ def test_a_measured_difficulty_is_measured_once_and_is_the_loss(
     go(network, examples, tmp_path, on_step=read.append, curriculum={"kind": "loss", "start": 0.05})
     losses = order.read_json(tmp_path / "difficulties.json")["losses"]
     fresh = tiny()
-    alone = [loop.evaluate(fresh, loop.pack([one], 99), loop.objective_of(SftSettings(), "targets")) for one in examples]
+    alone = [
+        loop.evaluate(fresh, loop.pack([one], 99), loop.objective_of(SftSettings(), "targets")) for one in examples
+    ]
     assert losses == pytest.approx(alone, abs=1e-5)
     first = sorted(range(20), key=lambda index: losses[index])[: len(shown[0])]
     assert set(shown[0]) == {examples[index].id for index in first}

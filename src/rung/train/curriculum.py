@@ -29,7 +29,9 @@ __all__ = ["Curriculum", "CurriculumSettings", "Draw", "Shown", "competence", "e
 class CurriculumSettings(Settings):
     """How fast the harder examples come in."""
 
-    start: float = Field(0.1, gt=0, le=1, description="share of the examples, the easiest, that the first step may read")
+    start: float = Field(
+        0.1, gt=0, le=1, description="share of the examples, the easiest, that the first step may read"
+    )
     until: float = Field(0.5, gt=0, le=1, description="share of the steps after which every example may be read")
 
 

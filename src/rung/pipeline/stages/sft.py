@@ -178,8 +178,8 @@ class Sft(Stage):
         apart = unseen_figures(trained, found, own)
         if apart.num_trained or apart.num_texts:
             raise DataError(
-                f"of the {apart.count} records that are measured as unseen {apart.num_texts} have a text that is trained"
-                f" on, and {apart.num_trained} trained records ask in their ways",
+                f"of {apart.count} records measured as unseen {apart.num_texts} have a text that is trained on, "
+                f"and {apart.num_trained} trained records ask in their ways",
                 place=f"{context.name}.unseen",
                 hint="train on the output `sft` of the same stage, or of one that holds out the same",
             )

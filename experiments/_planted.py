@@ -361,6 +361,17 @@ def _order(made: Callable[[], Any]) -> Callable[[Subject], Subject]:
     return lambda subject: _training(subject, order=made)
 
 
+def _drawn_again(difficulties: Sequence[float], per_step: int, epochs: int, seed: int) -> list[list[int]]:
+    """As published: each step draws from what is open, whatever was shown already."""
+    ranked = np.argsort(difficulties)
+    num_steps = epochs * -(-len(ranked) // per_step)
+    draws = [np.random.default_rng((seed, step)) for step in range(num_steps)]
+    open_at = [max(per_step, len(ranked) * step // num_steps) for step in range(num_steps)]
+    return [
+        draw.choice(ranked[:num], per_step, replace=False).tolist() for draw, num in zip(draws, open_at, strict=True)
+    ]
+
+
 def _own_tokens(network: Any, rows: Any, objective: Any) -> float:
     """A rank divides by its own tokens; the wrapper then averages over ranks."""
     with (
@@ -507,6 +518,7 @@ CASES = (
     Case("data_order", "the order lives in a generator, and starts over on resume", _order(_Generator)),
     Case("data_order", "examples are drawn with replacement", _order(lambda: _with_replacement)),
     Case("data_order", "every epoch reads in the first one's order", _order(lambda: _one_order)),
+    Case("data_order", "a curriculum shows easy examples more often", lambda s: _training(s, curriculum=_drawn_again)),
     Case("rank_share", "a rank divides by its own tokens", _accumulating(_own_tokens)),
     Case("rank_share", "nobody undoes the mean over ranks", _accumulating(_forgotten_mean)),
     Case(

@@ -322,7 +322,7 @@ def test_item_135_the_first_step_sees_margins_of_zero_and_the_reference_never_ch
         assert stored[name][0] == pytest.approx(chosen, abs=1e-4)
 
 
-def test_the_reference_is_computed_in_the_rows_of_the_first_epoch(tmp_path, monkeypatch) -> None:
+def test_the_reference_is_computed_in_the_rows_of_the_all_rows(tmp_path, monkeypatch) -> None:
     """Other rows would have other rounding, and the first margins would not be exactly 0."""
     looked: list[tuple[str, ...]] = []
     stepped: list[tuple[str, ...]] = []
@@ -449,8 +449,8 @@ def test_stopped_anywhere_and_resumed_is_uninterrupted_to_the_bit(tmp_path, stop
 def test_the_reference_is_read_back_and_never_computed_from_trained_weights(tmp_path, monkeypatch) -> None:
     go(stacked(tmp_path / "t"), pairs_of(12), tmp_path / "s", learning_rate=1e-2)
     network, calls = stacked(tmp_path / "t"), []
-    original = preferences._Pairs._first_epoch
-    monkeypatch.setattr(preferences._Pairs, "_first_epoch", lambda self: calls.append(1) or original(self))
+    original = preferences._Pairs._all_rows
+    monkeypatch.setattr(preferences._Pairs, "_all_rows", lambda self: calls.append(1) or original(self))
     go(network, pairs_of(12), tmp_path / "s", learning_rate=1e-2)
     assert calls == []
 

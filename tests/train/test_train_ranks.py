@@ -34,6 +34,7 @@ SCENARIOS = {
     "windows": {"devices": {"context": 2}, "family": "gemma3", "settings": {"learning_rate": 3e-3}},
     "windows, gradient": {"devices": {"context": 2}, "family": "gemma3", "gradient": True},
     "adapter": {"devices": {"shard": 2}, "kind": "lora", "settings": SHORT},
+    "curriculum": {"devices": {"data": 2}, "settings": {**SHORT, "curriculum": "loss"}},
     "four of eight, split": {"devices": {"shard": 4}, "gradient": True},
     "four of eight, copied": {"devices": {"data": 2}, "gradient": True},
     "four of eight, ring": {"devices": {"shard": 2, "context": 2}, "gradient": True},
@@ -87,7 +88,7 @@ def gap(first: dict, second: dict, key: str) -> float:
     return float((torch.tensor(a, dtype=torch.float64) - torch.tensor(b, dtype=torch.float64)).abs().max())
 
 
-@pytest.mark.parametrize("name", ["shard", "data", "data and shard", "adapter"])
+@pytest.mark.parametrize("name", ["shard", "data", "data and shard", "adapter", "curriculum"])
 def test_split_and_copied_weights_train_as_on_one_device(found, tmp_path, name: str) -> None:
     one = alone(tmp_path, name)
     for key in ("losses", "validation", "weights"):

@@ -333,6 +333,11 @@ def _check_references(stages: Sequence[StageSpec], merged: Layer) -> None:
                 raise SettingsError(
                     _order_problem(spec, target, stages), place=place, hint=f"put '{target}' before '{spec.name}'"
                 )
+        try:
+            spec.stage.check_inputs({name: stages[order[target]].stage for name, target in spec.inputs.items()})
+        except SettingsError as error:
+            path = (spec.name, *error.place.split("."))
+            raise SettingsError(error.message, place=_place(path, merged.origins, ""), hint=error.hint) from error
 
 
 def _order_problem(spec: StageSpec, target: str, stages: Sequence[StageSpec]) -> str:

@@ -204,6 +204,14 @@ class Stage(ABC):
         """Input name -> name of the stage in the recipe whose output it is."""
         return {}
 
+    def check_inputs(self, stages: Mapping[str, Stage]) -> None:
+        """Refuse, before any work, stages that cannot give what this one reads; by input name.
+
+        Raises:
+            SettingsError: naming the setting, as `check` does.
+        """
+        return
+
     def files(self) -> dict[str, Path]:
         """Setting path -> file of the user's that it names. What such a file holds is part of the output's identity:
         an edited one is drift, like a changed setting."""

@@ -26,31 +26,31 @@ from rung.records.packing import (
     PackedRow,
     check_examples,
     hold_out,
-    num_steps_per_epoch,
     pack,
-    step_indices,
 )
 from rung.records.tokenizer import Tokenizer
 from rung.train.adapters import trainable
 from rung.train.checkpoint import TrainState, load_best, load_checkpoint, save_best, save_checkpoint
+from rung.train.order import DataOrder, order_of
 from rung.train.ranks import agreed, own_stream
 from rung.train.schedules import learning_rate_factor
 from rung.train.settings import SftSettings
 from rung.train.step import StepReport, evaluate, train_step
 
-__all__ = ["Material", "TrainResult", "objective_of", "run", "train"]
+__all__ = ["Material", "TrainResult", "loss_on", "objective_of", "run", "train"]
 
 _READ_BY = {"targets": "weights", "pairs": "pair_losses", "answers": "answer_losses"}
 
 
 class Material(Protocol):
-    """What a run trains on. `content` is what its identity hashes; `report` counts it; `name` stands before metrics."""
+    """What a run trains on. `content` is what its identity hashes; `report` counts it; `order` says which examples a
+    step reads; `name` stands before metrics."""
 
     name: str
     objective: Any
     content: Any
     report: DataReport
-    num_examples: int
+    order: DataOrder
     num_held_out: int
 
     def rows(self, indices: Sequence[int]) -> Sequence[PackedRow]:
@@ -114,7 +114,22 @@ def train(
     """
     checked, report = check_examples(examples, settings.max_tokens, tokenizer.end_ids[:1])
     material = _Texts(network, checked, report, settings, also)
+    material.order = order_of(
+        network, [(e,) for e in material.examples], settings, events=events, scratch=scratch, on_step=on_step
+    )
     return run(network, material, settings, events=events, scratch=scratch, on_step=on_step)
+
+
+def loss_on(network: Network, examples: Sequence[Example], settings: SftSettings) -> Callable[[], float]:
+    """The loss of examples that are not trained on, measured when it is called, as `train` measures its held-out ones.
+
+    Raises:
+        DataError: examples that could not be trained on either (see `check_examples`).
+    """
+    checked, _ = check_examples(examples, settings.max_tokens)
+    rows = pack(checked, settings.tokens_per_micro_batch)
+    objective = objective_of(settings, "targets")
+    return lambda: evaluate(network, rows, objective, settings.precision)
 
 
 def run(
@@ -166,6 +181,7 @@ class _Texts:
     """Single responses, packed; the held-out ones in rows that never change."""
 
     name = "sft"
+    order: DataOrder
 
     def __init__(
         self,
@@ -180,7 +196,7 @@ class _Texts:
         self.content = [[e.id, list(e.rendered.token_ids), list(e.rendered.loss_mask)] for e in examples]
         self.examples, held_out = hold_out(examples, settings.eval_fraction, settings.seed)
         self.held_out_rows = pack(held_out, settings.tokens_per_micro_batch)
-        self.num_examples, self.num_held_out = len(self.examples), len(held_out)
+        self.num_held_out = len(held_out)
 
     def rows(self, indices: Sequence[int]) -> Sequence[PackedRow]:
         """See `Material`."""
@@ -207,8 +223,7 @@ class _Run:
             raise ModelError("no parameter is trained", hint="call rung.train.adapters.prepare on the network first")
         optimizer_class, optimizer_settings = part("train.optim", settings.optimizer, "optimizer")
         self.optimizer = optimizer_class(optimizer_settings).build(self.parameters)
-        per_epoch = num_steps_per_epoch(material.num_examples, settings.sequences_per_step)
-        self.num_steps = per_epoch * settings.epochs
+        self.num_steps = material.order.num_steps
         self.num_warmup_steps = round(settings.warmup_fraction * self.num_steps)
         identity = self._identity()
         self.kept = {**self.parameters, **({} if network.balance is None else network.balance.state)}
@@ -253,7 +268,6 @@ class _Run:
 
     def _step(self) -> StepReport:
         settings, step = self.settings, self.state.step
-        chosen = step_indices(self.material.num_examples, settings.sequences_per_step, settings.seed, step)
         factor = learning_rate_factor(settings.schedule, step, self.num_steps, self.num_warmup_steps)
         # Dropout draws from a state that depends on the step alone: a resumed run needs no saved generator.
         with torch.random.fork_rng():
@@ -261,7 +275,7 @@ class _Run:
             report = train_step(
                 self.network,
                 self.optimizer,
-                self.material.rows(chosen),
+                self.material.rows(self.material.order(step)),
                 self.material.objective,
                 learning_rate=settings.learning_rate * factor,
                 clip=settings.clip,
@@ -284,6 +298,8 @@ class _Run:
         self.events.metric(f"{name}/learning_rate", report.learning_rate, step)
         self.events.metric(f"{name}/gradient_norm", report.grad_norm, step)
         self.events.metric(f"{name}/trained_tokens_per_second", report.num_targets / report.seconds, step)
+        for figure, value in self.material.order.figures(step - 1).items():
+            self.events.metric(f"{name}/difficulty/{figure}", value, step)
         for figure, value in report.figures.items():
             self.events.metric(f"{name}/experts/{figure.removeprefix('experts/')}", value, step)
         self.events.progress(name, step, self.num_steps, "steps")

@@ -1,8 +1,8 @@
 """Training on preference pairs: the loop of `loop`, with a frozen reference that is computed once, before it.
 
 The reference is the network as it stands when this is called, so whatever is trained must begin by changing nothing: a
-fresh adapter (`rung.train.adapters.stack_adapter`) does. Its log-probabilities are computed in the very rows of the
-first epoch's steps, so that the first step sees margins of exactly 0 and not of rounding.
+fresh adapter (`rung.train.adapters.stack_adapter`) does. Its log-probabilities are computed in the very rows
+of the steps that show a pair first, so that the first step sees margins of exactly 0 and not of rounding.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from rung.base.events import Events
 from rung.base.files import read_json, write_json
 from rung.base.fingerprint import content_hash
 from rung.models.network import Network
-from rung.records.packing import DataReport, check_examples, num_steps_per_epoch, step_indices
+from rung.records.packing import DataReport, check_examples
 from rung.records.tokenizer import Tokenizer
 from rung.records.types import PairReward
 from rung.train.loop import TrainResult, objective_of, run
 from rung.train.normalise import global_sum, global_weight
+from rung.train.order import DataOrder, order_of
 from rung.train.pairs import PairExample, PairRow, hold_out_pairs, pack_pairs
 from rung.train.settings import PreferenceSettings
 from rung.train.step import pair_logprobs
@@ -61,6 +62,8 @@ def train_pairs(
     """
     checked, report = _checked(pairs, settings.max_tokens, tokenizer)
     material = _Pairs(network, checked, report, settings)
+    texts = [(pair.chosen, pair.rejected) for pair in material.training]
+    material.order = order_of(network, texts, settings, events=events, scratch=scratch, on_step=on_step)
     if material.objective.uses_reference:
         material.find_references(scratch, events, on_step)
     training = run(network, material, settings, events=events, scratch=scratch, on_step=on_step)
@@ -76,6 +79,7 @@ class _Pairs:
     """Preference pairs as the loop wants them; pairs of one prompt are trained or held out together."""
 
     name = "dpo"
+    order: DataOrder
 
     def __init__(
         self, network: Network, pairs: Sequence[PairExample], report: DataReport, settings: PreferenceSettings
@@ -88,7 +92,7 @@ class _Pairs:
             for example in (pair.chosen, pair.rejected)
         ]
         self.training, self.held_out = hold_out_pairs(pairs, settings.eval_fraction, settings.seed)
-        self.num_examples, self.num_held_out = len(self.training), len(self.held_out)
+        self.num_held_out = len(self.held_out)
         self.references: dict[str, tuple[float, float]] = {}
 
     def rows(self, indices: Sequence[int]) -> Sequence[PairRow]:
@@ -123,21 +127,26 @@ class _Pairs:
                 self.references = {name: (chosen, rejected) for name, (chosen, rejected) in stored["logprobs"].items()}
                 return
         found: dict[str, tuple[float, float]] = {}
-        for rows in self._first_epoch():
+        for rows in self._all_rows():
             for row, pairs in zip(rows, pair_logprobs(self.network, rows, self.settings.precision), strict=True):
                 values = zip(pairs.chosen.tolist(), pairs.rejected.tolist(), strict=True)
                 found.update(zip(row.pair_ids, values, strict=True))
                 on_step(len(row.token_ids))
-            events.progress("reference", len(found), self.num_examples + self.num_held_out, "pairs")
+            events.progress("reference", len(found), len(self.training) + self.num_held_out, "pairs")
         scratch.mkdir(parents=True, exist_ok=True)
         write_json(path, {"identity": identity, "logprobs": found})
         self.references = found
 
-    def _first_epoch(self) -> Iterator[Sequence[PairRow]]:
-        """The rows of every step of the first epoch, then those held out."""
-        per_step, seed = self.settings.sequences_per_step, self.settings.seed
-        for step in range(num_steps_per_epoch(self.num_examples, per_step)):
-            yield self.rows(step_indices(self.num_examples, per_step, seed, step))
+    def _all_rows(self) -> Iterator[Sequence[PairRow]]:
+        """The rows of each step, without the pairs that an earlier one had, until there are no others; then those held
+        out."""
+        seen = set[int]()
+        for step in range(self.order.num_steps):
+            if new := [index for index in self.order(step) if index not in seen]:
+                yield self.rows(new)
+            seen.update(new)
+            if len(seen) == len(self.training):
+                break
         yield self._packed(self.held_out)
 
     def _look(self) -> tuple[float, list[PairReward]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pydantic
+
 from rung.base.settings import Field
 from rung.train.settings import Part, SftSettings
 
@@ -22,3 +24,10 @@ class PretrainSettings(SftSettings):
     eval_interval: int = Field(100, ge=1, description="steps between losses on held-out documents, and samples")
     checkpoint_interval: int = Field(200, ge=0, description="steps between checkpoints; 0: only when interrupted")
     optimizer: Part = Field({"kind": "adamw", "beta2": 0.95, "weight_decay": 0.1}, description="a part of train/optim")
+
+    @pydantic.model_validator(mode="after")
+    def _no_curriculum(self) -> PretrainSettings:
+        """Windows cut texts where they end, so an easy text has no window of its own."""
+        if self.curriculum:
+            raise ValueError("curriculum: windows hold what lies there, easy or hard; it is for sft, dpo and reward")
+        return self

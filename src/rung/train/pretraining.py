@@ -17,6 +17,7 @@ from rung.models.network import Network
 from rung.records.packing import DataReport, PackedRow
 from rung.records.windows import Windows
 from rung.train.loop import TrainResult, objective_of, run
+from rung.train.order import DataOrder
 from rung.train.pretrain_settings import PretrainSettings
 from rung.train.step import evaluate
 
@@ -55,6 +56,7 @@ class WindowMaterial:
         self.objective = objective_of(settings, "targets")
         self._train, self._held_out = train, held_out
         self.num_examples = min(settings.max_windows or len(train), len(train))
+        self.order = DataOrder(self.num_examples, settings)
         self.num_held_out = held_out.num_documents
         self.report = DataReport(self.num_examples, train.num_tokens, train.num_targets, (), None)
 

@@ -31,6 +31,7 @@ from rung.records.packing import DataReport, Example, check_examples
 from rung.records.tokenizer import Tokenizer
 from rung.train.adapters import trainable
 from rung.train.loop import TrainResult, objective_of, run
+from rung.train.order import DataOrder, order_of
 from rung.train.reward_rows import (
     RewardData,
     RewardExample,
@@ -77,7 +78,7 @@ def train_reward(
     states, short = keep_states(network, checked, settings, scratch, on_step)
     attach_head(states, take_off(network))
     try:
-        return train_prepared(states, short, settings, (report, _content(checked)), **going)
+        return train_prepared(states, short, settings, (report, _content(checked)), texts=checked, **going)
     finally:
         attach_head(network, take_off(states))
 
@@ -87,15 +88,19 @@ def train_prepared(
     data: RewardData,
     settings: RewardSettings,
     known: tuple[DataReport, Any],
+    *,
+    texts: RewardData | None = None,
     **going: Any,
 ) -> TrainResult:
     """`train_reward` for answers that are checked and cut, or are kept states; `known` is what the run reports of its
-    data, and what its identity hashes.
+    data, and what its identity hashes. `texts` are the answers that kept states are of.
 
     Raises:
         As `train_reward`.
     """
     material = _Rewards(network, data, settings, (reward_objective(settings, data), *known))
+    shown = hold_out_groups(texts or data, settings.eval_fraction, settings.seed)[0].examples
+    material.order = order_of(network, [one.answers for one in shown], settings, **going)
     return run(network, material, settings, **going)
 
 
@@ -170,6 +175,7 @@ class _Rewards:
     """Labelled answers as the loop wants them; those of one prompt are trained or held out together."""
 
     name = "reward"
+    order: DataOrder
 
     def __init__(
         self, network: Network, data: RewardData, settings: RewardSettings, known: tuple[Any, DataReport, Any]
@@ -178,7 +184,7 @@ class _Rewards:
         self.objective, self.report, self.content = known
         self.training, held_out = hold_out_groups(data, settings.eval_fraction, settings.seed)
         self.held_out = pack_rewards(held_out, range(len(held_out.examples)), settings.tokens_per_micro_batch)
-        self.num_examples, self.num_held_out = len(self.training.examples), len(held_out.examples)
+        self.num_held_out = len(held_out.examples)
 
     def rows(self, indices: Sequence[int]) -> Sequence[RewardRow]:
         """See `rung.train.loop.Material`."""

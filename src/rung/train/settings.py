@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 import pydantic
 
-from rung.base.lookup import known
+from rung.base.errors import SettingsError
+from rung.base.lookup import known, part
 from rung.base.settings import Field, Settings, unsaid
 from rung.models.parallel.layout import Layout
 
@@ -73,7 +74,12 @@ class SftSettings(Settings):
         exclude_if=unsaid(),
         description="layers are computed again for their gradients: memory of one at a time, about a third more time",
     )
-
+    curriculum: Part = Field(
+        "",
+        exclude_if=unsaid(),
+        description="a part of train/curricula: easy examples are shown first, each as often as without; empty: each "
+        "epoch has a random order of its own",
+    )
     decides: Literal["loss", "following"] = Field(
         "loss",
         exclude_if=unsaid("loss"),
@@ -86,6 +92,8 @@ class SftSettings(Settings):
             name = spec if isinstance(spec, str) else str(spec.get("kind", ""))
             if ":" not in name and name not in known(folder):
                 raise ValueError(f"no {folder} part is called '{name}', known: {', '.join(known(folder))}")
+        if self.curriculum:
+            self._check_curriculum()
         if self.recompute and self.devices.context > 1:
             raise ValueError("a ring computes its attention again as it is: leave recompute out, or set context to 1")
         if self.decides != "loss" and (type(self) is not SftSettings or not self.patience):
@@ -93,6 +101,16 @@ class SftSettings(Settings):
         if self.patience and not self.eval_fraction:
             raise ValueError("patience needs held-out examples: set eval_fraction above 0")
         return self
+
+    def _check_curriculum(self) -> None:
+        try:
+            kind, _ = part("train.curricula", self.curriculum, "curriculum")
+        except SettingsError as error:
+            raise ValueError(f"{error.place}: {error.message}; {error.hint}") from error
+        if kind.measures and isinstance(self, RewardSettings):
+            raise ValueError("curriculum: a head knows nothing before it is trained; name length or rarity")
+        if kind.measures and self.devices.context > 1:
+            raise ValueError("curriculum: examples are measured whole, not cut over a ring; name length or rarity")
 
 
 class PreferenceSettings(SftSettings):

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,6 +37,7 @@ __all__ = [
     "hidden_at_ends",
     "pair_logprobs",
     "reward_outputs",
+    "text_losses",
     "train_step",
 ]
 
@@ -153,6 +155,18 @@ def pair_logprobs(network: Network, rows: Sequence[PairRow], precision: Precisio
     """The log-probabilities of each row's responses, dropout off; nothing is changed."""
     with without_dropout(network):
         return [_pair_logprobs(network, row, precision) for row in rows]
+
+
+@torch.no_grad()
+def text_losses(network: Network, row: PackedRow, precision: Precision = "float32") -> list[float]:
+    """The mean nats of the targets of each document of a row, every one of which has some; dropout off, nothing is
+    changed."""
+    starts = np.cumsum(row.lengths) - np.asarray(row.lengths)
+    counts = np.add.reduceat(row.loss_mask.astype(np.int64), starts)
+    with without_dropout(network):
+        hidden_ND, targets_N = _targets(network, row, precision)
+        logprobs_N = target_logprobs(hidden_ND, network.output_weight, targets_N, softcap=network.softcap)
+    return [-float(part.mean(dtype=torch.float64)) for part in torch.split(logprobs_N, counts.tolist())]
 
 
 @torch.no_grad()

@@ -66,13 +66,14 @@ class Pair:
 
 @dataclass(frozen=True)
 class Bench:
-    """What pairs are made with."""
+    """What pairs are made with. Where `must` names kinds, every pair asks for one of them."""
 
     settings: PairSettings
     kinds: Mapping[str, Kind]
     wordings: Mapping[str, Wording]
     styles: Styles
     features: Features
+    must: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -140,12 +141,14 @@ def _asked(documents: Sequence[Document], bench: Bench, seed: int) -> list[list[
 def _chosen(asks: Sequence[Ask], bench: Bench, random: Random) -> tuple[Ask, ...]:
     """Some of the asks; at least one tells the text from others. Empty where that cannot be."""
     telling = [ask for ask in asks if bench.kinds[ask.kind].identifies]
-    if not telling or len(asks) < bench.settings.min_asks:
+    wanted = [ask for ask in asks if ask.kind in bench.must]
+    if not telling or len(asks) < bench.settings.min_asks or (bench.must and not wanted):
         return ()
-    first = random.choice(telling)
-    rest = [ask for ask in asks if ask is not first]
-    count = random.randint(bench.settings.min_asks, bench.settings.max_asks) - 1
-    return (first, *random.sample(rest, min(count, len(rest))))
+    first = random.choice([ask for ask in telling if ask in wanted] or telling)
+    also = [random.choice(wanted)] if wanted and first not in wanted else []
+    rest = [ask for ask in asks if ask is not first and ask not in also]
+    count = random.randint(bench.settings.min_asks, bench.settings.max_asks) - 1 - len(also)
+    return (first, *also, *random.sample(rest, max(0, min(count, len(rest)))))
 
 
 def _worded(used: Template, asks: Sequence[Ask], bench: Bench, seed: int) -> str:

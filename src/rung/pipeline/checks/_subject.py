@@ -76,7 +76,8 @@ class TextPath:
 @dataclass(frozen=True)
 class TrainingPath:
     """From ids to gradients. `loss` is nats per trained token of some rows, `accumulate` adds their gradient. `order`
-    is what a process that starts, or resumes, asks which examples a step reads: (examples, per step, seed, step)."""
+    is what a process that starts, or resumes, asks which examples a step reads: (examples, per step, seed, step).
+    `curriculum` is all steps of an order from easy to hard: (difficulties, per step, epochs, seed)."""
 
     pack: Callable[[Sequence[Example], int], tuple[PackedRow, ...]]
     attend: Callable[[Sequence[Sequence[int]]], Attend]
@@ -84,6 +85,7 @@ class TrainingPath:
     loss: Callable[[Network, Sequence[PackedRow], Any], float]
     accumulate: Callable[[Network, Sequence[PackedRow], Any], float]
     order: Callable[[], Callable[[int, int, int, int], Sequence[int]]]
+    curriculum: Callable[[Sequence[float], int, int, int], Sequence[Sequence[int]]]
 
 
 @dataclass(frozen=True)
@@ -220,7 +222,14 @@ def _training_path() -> TrainingPath:
         loss=step.evaluate,
         accumulate=step.accumulate,
         order=lambda: step_indices,
+        curriculum=_curriculum,
     )
+
+
+def _curriculum(difficulties: Sequence[float], per_step: int, epochs: int, seed: int) -> Sequence[Sequence[int]]:
+    settings = SftSettings(sequences_per_step=per_step, epochs=epochs, seed=seed, curriculum="length")
+    order = room("train.order").DataOrder(len(difficulties), settings, difficulties)
+    return [order(step) for step in range(order.num_steps)]
 
 
 def _adapter_path(settings: AdapterSettings) -> AdapterPath:

@@ -2,13 +2,15 @@
 
 Orders that live in a generator start over after a resume, so the beginning of the data is read twice and the end never
 (prime-rl#3332, #3164, verl#3457, #7816). The order is asked for over three epochs in one process, and again in
-a fresh one that begins in the middle, as a resumed run does.
+a fresh one that begins in the middle, as a resumed run does. Under a curriculum an epoch is no unit: there all steps
+together show each example as often as without one, the easier ones first.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 
+from rung.base.seeds import derive
 from rung.base.settings import Field
 from rung.base.settings import Settings as BaseSettings
 from rung.pipeline.audit import Check, Outcome, verdict
@@ -57,4 +59,23 @@ class DataOrder(Check):
         other = subject.training.order()
         if [tuple(other(own.num_examples, own.per_step, 2, step)) for step in range(steps)] == read[:steps]:
             problems.append("another seed gives the same order")
+        problems += self._curriculum(subject)
         return verdict(problems, f"{_EPOCHS} epochs of {own.num_examples} examples, resumed at 3 places: the same")
+
+    def _curriculum(self, subject: Subject) -> list[str]:
+        own, ask = self.settings, subject.training.curriculum
+        hard = [float(derive(0, "difficulty", index)) for index in range(own.num_examples)]
+        steps = [tuple(step) for step in ask(hard, own.per_step, _EPOCHS, 1)]
+        shown = Counter(index for step in steps for index in step)
+        problems = []
+        if shown != Counter(dict.fromkeys(range(own.num_examples), _EPOCHS)):
+            most, least = max(shown.values()), min(shown[index] for index in range(own.num_examples))
+            problems.append(f"under a curriculum examples are shown {least} to {most} times, not {_EPOCHS}")
+        if any(len(set(step)) < len(step) for step in steps):
+            problems.append("under a curriculum a step reads an example twice")
+        means = [sum(hard[index] for index in step) / len(step) for step in (steps[0], steps[-1])]
+        if means[0] >= means[1]:
+            problems.append("under a curriculum the first step is no easier than the last")
+        if [tuple(step) for step in ask(hard, own.per_step, _EPOCHS, 1)] != steps:
+            problems.append("under a curriculum a resumed run reads other data")
+        return problems

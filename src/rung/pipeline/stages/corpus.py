@@ -9,9 +9,11 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pydantic
 
 from rung.base.fingerprint import content_hash, plain
 from rung.base.lookup import part
@@ -38,7 +40,9 @@ Part = str | dict[str, Any]
 class CorpusSettings(Settings):
     """Where texts come from, and which of them are wanted."""
 
-    sources: tuple[Part, ...] = Field((), description="parts of datagen/sources, in order")
+    sources: tuple[Part, ...] = Field(
+        (), description="parts of datagen/sources, in order; a `name` tells two of a kind apart (see tokens.weights)"
+    )
     of: tuple[str, ...] = Field((), description="stages whose output `document` is part of it, before the sources")
     checks: CheckSettings = Field(CheckSettings(), description="what may become a document")
     exact: bool = Field(True, description="whether equal texts are kept once")
@@ -49,6 +53,15 @@ class CorpusSettings(Settings):
     overlap: OverlapSettings = Field(OverlapSettings(), description="what counts as holding a benchmark's item")
     min_documents: int = Field(1, ge=1, description="the gate refuses a smaller corpus")
     max_broken: float = Field(0.01, ge=0, le=1, description="largest share of texts that could not be read")
+
+    @pydantic.model_validator(mode="after")
+    def _names(self) -> CorpusSettings:
+        """A name stands before the names of files, and `stage` before those of stages."""
+        for number, spec in enumerate(self.sources):
+            name = spec.get("name") if isinstance(spec, dict) else None
+            if name is not None and (not isinstance(name, str) or not name.strip() or "/" in name or name == "stage"):
+                raise ValueError(f"sources[{number}].name is a word without '/', and not 'stage', got {name!r}")
+        return self
 
 
 class Corpus(Stage):
@@ -66,20 +79,32 @@ class Corpus(Stage):
     def known_by(self) -> KnownBy:
         """The settings, and what every piece holds; where it lies is no part of it."""
         sources = list(self._sources())
-        pieces = {f"{number}/{p.name}": p.content for number, (_, _, own) in enumerate(sources) for p in own}
+        pieces = {f"{number}/{p.name}": p.content for number, (_, own) in enumerate(sources) for p in own}
         settings = {
             **plain(self.settings),
-            "sources": [{"kind": kind, **reading} for kind, reading, _ in sources],
+            "sources": [
+                {"kind": source.kind, **source.reading, **({"name": source.name} if source.name != source.kind else {})}
+                for source, _ in sources
+            ],
             "pieces": pieces,
             "clear_of": content_hash(benchmark_items(self.settings.clear_of)),
         }
         return KnownBy(settings)
 
-    def _sources(self) -> Iterator[tuple[str, dict[str, Any], list[Piece]]]:
+    @property
+    def source_names(self) -> list[str]:
+        """What documents say that they are from, before the name of a file."""
+        return [
+            *(f"stage/{name}" for name in self.settings.of),
+            *(_Named.of(spec).name for spec in self.settings.sources),
+        ]
+
+    def _sources(self) -> Iterator[tuple[_Named, list[Piece]]]:
         for number, spec in enumerate(self.settings.sources):
-            kind, own = part("datagen.sources", spec, f"sources[{number}]")
-            name = spec if isinstance(spec, str) else str(spec["kind"])
-            yield name, {k: v for k, v in plain(own).items() if k != "path"}, list(kind(own).pieces())
+            named = _Named.of(spec)
+            kind, own = part("datagen.sources", {"kind": named.kind, **named.reading}, f"sources[{number}]")
+            reading = {k: v for k, v in plain(own).items() if k != "path"}
+            yield replace(named, reading=reading), list(kind(own).pieces())
 
     def run(self, context: Context, inputs: Mapping[str, Opened], outputs: Outputs) -> None:
         """Process what is new, find repeats, write shards; a shard that is there already is passed over."""
@@ -112,14 +137,13 @@ class Corpus(Stage):
 
     def _processed(self, build: Build, context: Context, inputs: Mapping[str, Opened]) -> list[Kept]:
         keeper = room("models.cache").Cache()
-        made: list[tuple[str, dict[str, Any], list[Piece]]] = [
-            ("stage", {}, [_piece(name, inputs[f"of_{name}"])]) for name in self.settings.of
-        ]
+        stage = _Named("stage", "stage", {})
+        made = [(stage, [_piece(name, inputs[f"of_{name}"])]) for name in self.settings.of]
         everything = [*made, *self._sources()]
-        total, kept = sum(len(pieces) for _, _, pieces in everything), []
-        for kind, reading, pieces in everything:
+        total, kept = sum(len(pieces) for _, pieces in everything), []
+        for source, pieces in everything:
             for piece in pieces:
-                kept.append(build.process(kind, [kind, reading], piece, keeper))
+                kept.append(build.process(source.name, [source.kind, source.reading], piece, keeper))
                 context.events.progress("pieces", len(kept), total, "pieces")
                 context.budget.poll()
         return kept
@@ -176,6 +200,22 @@ class Corpus(Stage):
         if s.exact and figures["num_different"] != figures["num_documents"]:
             reasons.append(f"only {figures['num_different']} of {figures['num_documents']} documents differ")
         return Verdict(not reasons, tuple(reasons))
+
+
+@dataclass(frozen=True)
+class _Named:
+    """A source: what it is called (its kind, where nothing is said), its kind, and its settings."""
+
+    name: str
+    kind: str
+    reading: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, spec: Part) -> _Named:
+        """As a recipe says it."""
+        values = {"kind": spec} if isinstance(spec, str) else dict(spec)
+        kind, name = str(values.pop("kind", "")), values.pop("name", None)
+        return cls(str(name or kind), kind, values)
 
 
 def _piece(name: str, opened: Opened) -> Piece:

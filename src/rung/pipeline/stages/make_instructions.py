@@ -2,7 +2,8 @@
 
 Kinds of parts, styles and turns are combined per document; no model is needed unless a kind writes (`summary`). Every
 record says which document, kind, template and seed it comes from. The gate asks for alignment, for a check that
-catches swapped texts, and for different instructions. With `since` it says what changed from an older set.
+catches swapped texts, and for different instructions. With `since` it says what changed from an older set. With
+`unseen` some ways of asking, in texts of their own, are kept for measuring (the output `unseen`, for `sft.unseen`).
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from rung.base.files import write_text
 from rung.base.fingerprint import code, plain
 from rung.base.lookup import part
 from rung.base.seeds import derive
-from rung.base.settings import Field, Settings
+from rung.base.settings import Field, Settings, unsaid
 from rung.datagen.instructing.alignment import alignment
 from rung.datagen.instructing.asking import KINDS, Kind, Means, kinds, wordings
 from rung.datagen.instructing.distribution import changelog, distribution, diversity, version_of
-from rung.datagen.instructing.pairing import Bench, PairSettings, pair_up, sft_of
+from rung.datagen.instructing.pairing import Bench, Paired, PairSettings, pair_up, sft_of
 from rung.datagen.instructing.styles import STYLES, Styles, load_styles
+from rung.datagen.instructing.unseen import UnseenSettings, check_unseen, pair_sides, unseen_figures
 from rung.datagen.stories.features import FEATURES, load_features
 from rung.datagen.stories.judging import Known
 from rung.datagen.stories.vocabulary import WORDS, load_vocabulary
@@ -63,14 +65,22 @@ class MakeInstructionsSettings(WritingSettings):
     pairs: PairSettings = Field(PairSettings(), description="how many, and of how many parts")
     since: str = Field("", description="an older stage of instructions, whose difference from this one is written down")
     limits: LimitSettings = Field(LimitSettings(), description="what the finished set must meet")
+    unseen: UnseenSettings | None = Field(
+        None, exclude_if=unsaid(), description="kinds and styles that are only measured on; empty: all are trained"
+    )
 
 
 class MakeInstructions(Stage):
-    """Training records and drops, one shard for each of the corpus."""
+    """Training records and drops, one shard for each of the corpus; with `unseen` records that are measured on too."""
 
     Settings = MakeInstructionsSettings
     version = 1
     outputs: Mapping[str, str] = {"sft": "sft", "drop": "drop"}
+
+    def __init__(self, settings: MakeInstructionsSettings) -> None:
+        super().__init__(settings)
+        if settings.unseen:
+            self.outputs = {**self.outputs, "unseen": "sft"}
 
     def inputs(self) -> dict[str, str]:
         """The corpus, and the older set where one is named."""
@@ -92,11 +102,11 @@ class MakeInstructions(Stage):
             check_writing(self.settings, terms)
         if self.settings.pairs.min_asks > self.settings.pairs.max_asks:
             raise SettingsError("min_asks is above max_asks", place="pairs.min_asks")
-        made = kinds(self.settings.kinds, Means(_known(self.settings)), "kinds")
-        if not any(kind.identifies for kind in made.values()):
+        bench = _bench(self.settings, Means(_known(self.settings)))
+        if not any(kind.identifies for kind in bench.kinds.values()):
             raise SettingsError("none of the kinds tells one text from another", place="kinds", hint="add words")
-        wordings(made)
-        _styles(self.settings)
+        if self.settings.unseen:
+            check_unseen(self.settings.unseen, bench)
 
     def known_by(self) -> KnownBy:
         """The writer by its model, where one writes."""
@@ -127,8 +137,14 @@ class MakeInstructions(Stage):
             def work(index: int) -> None:
                 """Make and save one shard."""
                 documents = list(data.shard(own.output, index))
-                found = pair_up(documents, bench, derive(context.seed, "shard", index))
-                outputs.shard("drop", index, found.dropped)
+                seed, measured = derive(context.seed, "shard", index), Paired()
+                if own.unseen:
+                    found, measured = pair_sides(documents, bench, own.unseen, seed)
+                    records = [sft_of(pair, about(pair.document.source)) for pair in measured.pairs]
+                    outputs.shard("unseen", index, records)
+                else:
+                    found = pair_up(documents, bench, seed)
+                outputs.shard("drop", index, [*found.dropped, *measured.dropped])
                 outputs.shard("sft", index, [sft_of(pair, about(pair.document.source)) for pair in found.pairs])
                 context.budget.spend(tokens=usage(pen.completer).completion if pen else 0)
 
@@ -154,7 +170,16 @@ class MakeInstructions(Stage):
             "diversity": plain(diversity(records)),
             "repeats": len(asked) - len(set(asked)),
         }
-        shown = distribution(records, list(bench.styles.styles), list(bench.kinds))
+        kept = own.unseen or UnseenSettings()
+        if own.unseen:
+            measured = list[SftRecord](output.records("unseen"))
+            aligned = alignment(measured, bench.kinds).aligned
+            found["unseen"] = {**plain(unseen_figures(records, measured, kept)), "aligned": plain(aligned)}
+        shown = distribution(
+            records,
+            [name for name in bench.styles.styles if name not in kept.styles],
+            [name for name in bench.kinds if name not in kept.kinds],
+        )
         return {"qc": found, "distribution": shown, "version": plain(version_of(records))}
 
     def gate(self, figures: Mapping[str, Any]) -> Verdict:
@@ -164,6 +189,9 @@ class MakeInstructions(Stage):
             return Verdict(
                 False, (f"{found['count']} records, at least {limits.min_records} are needed",), decided=False
             )
+        if self.settings.unseen and found["unseen"]["count"] < self.settings.unseen.min_records:
+            few = f"{found['unseen']['count']} records of unseen kinds and styles, at least "
+            return Verdict(False, (f"{few}{self.settings.unseen.min_records} are needed",), decided=False)
         rows = (
             ("aligned", _share(found["alignment"]["aligned"]), limits.min_aligned),
             ("caught when swapped", _share(found["alignment"]["caught"]), limits.min_caught),
@@ -172,7 +200,22 @@ class MakeInstructions(Stage):
         reasons = [f"{name}: {value:.1%}, limit {least:.1%}" for name, value, least in rows if value < least]
         if found["repeats"] > limits.max_repeats * found["count"]:
             reasons.append(f"{found['repeats']} of {found['count']} instructions repeat another one")
+        if "unseen" in found:
+            reasons += _not_apart(found["unseen"], limits.min_aligned)
         return Verdict(not reasons, tuple(reasons))
+
+
+def _not_apart(found: Mapping[str, Any], least: float) -> list[str]:
+    """What is wrong with the records that are measured on."""
+    rows = (
+        (found["num_trained"], "trained records ask in a way that is held out"),
+        (found["num_known"], "measured records ask in no way that is held out"),
+        (found["num_texts"], "measured records have a text that is trained on"),
+    )
+    reasons = [f"{number} {what}" for number, what in rows if number]
+    if found["aligned"]["total"] and _share(found["aligned"]) < least:
+        reasons.append(f"unseen, aligned: {_share(found['aligned']):.1%}, limit {least:.1%}")
+    return reasons
 
 
 def _share(found: Mapping[str, Any]) -> float:

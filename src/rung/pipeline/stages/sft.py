@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pydantic
 
+from rung.base.errors import DataError, SettingsError
 from rung.base.fingerprint import plain
 from rung.base.lookup import part
 from rung.base.seeds import derive
 from rung.base.settings import Field, Settings, unsaid
+from rung.datagen.instructing.unseen import UnseenSettings, unseen_figures
 from rung.engine.settings import EngineSettings
 from rung.pipeline.stage import Context, Outputs, Stage, Verdict
 from rung.pipeline.stages._answering import answer_items
@@ -29,6 +31,7 @@ from rung.records.chat.frame import Frame
 from rung.records.chat.masking import Trained
 from rung.records.manifest import Opened
 from rung.records.packing import Example
+from rung.records.types import SftRecord
 from rung.train.settings import AdapterSettings, SftSettings
 
 __all__ = ["Sft"]
@@ -60,6 +63,12 @@ class SftStageSettings(Settings):
     follow: FollowSettings | None = Field(
         None, exclude_if=unsaid(), description="held-out instructions that are answered at each evaluation"
     )
+    unseen: str = Field(
+        "",
+        exclude_if=unsaid(),
+        description="a stage with an output `unseen`, such as make_instructions: ways of asking that are never trained "
+        "on, whose loss is measured at each evaluation; empty: none",
+    )
 
     @pydantic.model_validator(mode="after")
     def _decided(self) -> SftStageSettings:
@@ -68,6 +77,8 @@ class SftStageSettings(Settings):
             raise ValueError("follow: several ranks train, and none of them can answer; leave it out")
         if self.follow is not None and not self.training.eval_fraction:
             raise ValueError("follow: there is no evaluation; set training.eval_fraction above 0")
+        if self.unseen and not self.training.eval_fraction:
+            raise ValueError("unseen: there is no evaluation; set training.eval_fraction above 0")
         if self.training.decides == "following" and self.follow is None:
             raise ValueError("training.decides is following: say which instructions (follow)")
         return self
@@ -81,9 +92,23 @@ class Sft(Stage):
     outputs: Mapping[str, str] = {}
 
     def inputs(self) -> dict[str, str]:
-        """The data, and the stage with the network where one is named."""
-        named = {"network": self.settings.model} if self.settings.model else {}
-        return {"data": self.settings.data, **named}
+        """The data, and the stages with the network and with unseen instructions where they are named."""
+        named = {"network": self.settings.model, "unseen": self.settings.unseen}
+        return {"data": self.settings.data, **{name: stage for name, stage in named.items() if stage}}
+
+    def check_inputs(self, stages: Mapping[str, Stage]) -> None:
+        """Not every stage keeps instructions that nobody is trained on.
+
+        Raises:
+            SettingsError: the one that is named does not.
+        """
+        if "unseen" in stages and "unseen" not in stages["unseen"].outputs:
+            raise SettingsError(
+                f"the stage '{self.settings.unseen}' keeps no instructions that are only measured on",
+                place="unseen",
+                hint=f"make_instructions does, with unseen: {{styles: [...]}}; {self.settings.unseen} has "
+                + (", ".join(stages["unseen"].outputs) or "no records"),
+            )
 
     def units(self, inputs: Mapping[str, Opened]) -> float | None:
         """Response tokens, once per epoch; unknown before there are data."""
@@ -95,50 +120,77 @@ class Sft(Stage):
     def run(self, context: Context, inputs: Mapping[str, Opened], outputs: Outputs) -> None:
         """Check every record, train, publish the adapter (or every weight) and the curves."""
         records = check_provenance(inputs["data"], "sft", context.bypasses)
+        unseen = self._unseen_records(context, inputs, records)
         tuning = open_tuning(context, outputs, self.settings.adapter, inputs.get("network"))
         loaded = tuning.loaded
-        examples = [
-            Example(
-                one.id,
-                Frame.render(
-                    loaded.tokenizer,
-                    one.instruction,
-                    one.response,
-                    earlier=one.earlier_pairs,
-                    trained=self.settings.trained,
-                ),
-            )
-            for one in records
-        ]
+        more = self._also_measured(context, loaded, unseen)
+        first = more["unseen_loss"]() if unseen else 0.0
         result = room("train.loop").train(
             loaded.network,
             loaded.tokenizer,
-            examples,
+            self._examples(loaded.tokenizer, records),
             self.settings.training.model_copy(update={"seed": derive(context.seed, "order")}),
             events=context.events,
             scratch=context.scratch,
             on_step=lambda num_tokens: context.budget.spend(tokens=num_tokens),
-            also=self._following(context, loaded),
+            also=(lambda: {name: measure() for name, measure in more.items()}) if more else None,
         )
+        if unseen:
+            last = more["unseen_loss"]()
+            outputs.note("figures", {"unseen": {"n": len(unseen), "loss_before": first, "loss_after": last}})
         outputs.note("figures", {**_figures(result), **tuning.publish(outputs)})
         context.models.release()
 
-    def _following(self, context: Context, loaded: Any) -> Callable[[], dict[str, float]] | None:
+    def _examples(self, tokenizer: Any, records: Sequence[SftRecord]) -> list[Example]:
+        trained = self.settings.trained
+        return [
+            Example(r.id, Frame.render(tokenizer, r.instruction, r.response, earlier=r.earlier_pairs, trained=trained))
+            for r in records
+        ]
+
+    def _unseen_records(
+        self, context: Context, inputs: Mapping[str, Opened], trained: Sequence[SftRecord]
+    ) -> list[SftRecord]:
+        """Those that are measured on, held against those that are trained on: they may come from another stage."""
+        if "unseen" not in inputs:
+            return []
+        found: list[SftRecord] = check_provenance(inputs["unseen"], "unseen", context.bypasses)
+        own = UnseenSettings(**inputs["unseen"].manifest.settings["unseen"])
+        apart = unseen_figures(trained, found, own)
+        if apart.num_trained or apart.num_texts:
+            raise DataError(
+                f"of {apart.count} records measured as unseen {apart.num_texts} have a text that is trained on, "
+                f"and {apart.num_trained} trained records ask in their ways",
+                place=f"{context.name}.unseen",
+                hint="train on the output `sft` of the same stage, or of one that holds out the same",
+            )
+        return found
+
+    def _also_measured(
+        self, context: Context, loaded: Any, unseen: Sequence[SftRecord]
+    ) -> dict[str, Callable[[], float]]:
+        """What is measured at each evaluation beside the loss, by name."""
+        found: dict[str, Callable[[], float]] = {}
+        if self.settings.follow is not None:
+            found["following"] = self._following(context, loaded, self.settings.follow)
+        if unseen:
+            examples = self._examples(loaded.tokenizer, unseen)
+            found["unseen_loss"] = room("train.loop").loss_on(loaded.network, examples, self.settings.training)
+        return found
+
+    def _following(self, context: Context, loaded: Any, asked: FollowSettings) -> Callable[[], float]:
         """The share of the suite's instructions that are answered right, greedily."""
-        asked = self.settings.follow
-        if asked is None:
-            return None
         kind, own = part("evaluate.suites", asked.suite, "follow.suite")
         items, held = kind(own).items(), Held(loaded.network, loaded.tokenizer)
         sizes = EngineSettings(keep_logprobs=False, keep_entropies=False)
         engine = room("engine.engine").Engine(held, sizes, on_step=polling(context))
 
-        def measure() -> dict[str, float]:
+        def measure() -> float:
             """With the weights as they are now."""
             with room("train.update").without_dropout(loaded.network):
                 answers = answer_items(engine, items, "tuned", asked.max_new_tokens, context.seed)
             engine.release()
-            return {"following": statistics.fmean(answer.passed for answer in answers)}
+            return statistics.fmean(answer.passed for answer in answers)
 
         return measure
 

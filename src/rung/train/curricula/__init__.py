@@ -1,0 +1,1 @@
+"""What makes an example difficult; the pace is in `rung.train.curriculum`."""

@@ -16,8 +16,8 @@ from rung.pipeline.stage import Context, Outputs
 from rung.records.manifest import Opened
 
 __all__ = [
-    "PUBLISHED", "model_facts", "open_engine", "polling", "publish_network", "published", "room", "save_trained",
-    "trained_part",
+    "PUBLISHED", "model_facts", "narrow_figures", "open_engine", "polling", "publish_network", "published", "room",
+    "save_trained", "trained_part",
 ]  # fmt: skip
 
 PUBLISHED = "model"  # folder of a network with its tokenizer, and the role of its files
@@ -87,6 +87,12 @@ def model_facts(loaded: Any) -> dict[str, Any]:
         "precision": loaded.precision,
         "report": plain(loaded.report),
     }
+
+
+def narrow_figures(result: Any) -> dict[str, Any]:
+    """Of a training in a narrow type, what others have not: where the scale of its loss ended, and the steps left out
+    on the way there."""
+    return {} if result.loss_scale is None else {"loss_scale": plain(result.loss_scale)}
 
 
 def polling(context: Context) -> Callable[[int], None]:

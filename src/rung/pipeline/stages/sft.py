@@ -21,7 +21,15 @@ from rung.base.settings import Field, Settings, unsaid
 from rung.engine.settings import EngineSettings
 from rung.pipeline.stage import Context, Outputs, Stage, Verdict
 from rung.pipeline.stages._answering import answer_items
-from rung.pipeline.stages._model import model_facts, polling, publish_network, published, room, save_trained
+from rung.pipeline.stages._model import (
+    model_facts,
+    narrow_figures,
+    polling,
+    publish_network,
+    published,
+    room,
+    save_trained,
+)
 from rung.pipeline.stages._sampling import Held
 from rung.pipeline.training_gate import check_provenance
 from rung.records.chat.frame import Frame
@@ -181,6 +189,7 @@ def _figures(result: Any) -> dict[str, Any]:
         "num_steps": result.num_steps,
         "final_step": result.final_step,
         "stopped_early": result.stopped_early,
+        **narrow_figures(result),
         "first_loss": sum(loss for _, loss in result.losses[:3]) / len(result.losses[:3]),
         "final_loss": sum(loss for _, loss in result.losses[-3:]) / len(result.losses[-3:]),
         "num_trained_tokens": result.num_targets,

@@ -35,6 +35,8 @@ SCENARIOS = {
     "windows, gradient": {"devices": {"context": 2}, "family": "gemma3", "gradient": True},
     "adapter": {"devices": {"shard": 2}, "kind": "lora", "settings": SHORT},
     "curriculum": {"devices": {"data": 2}, "settings": {**SHORT, "curriculum": "loss"}},
+    "spoilt": {"devices": {"shard": 2}, "settings": {**SHORT, "precision": "float16"}, "spoilt": 3},
+    "scaled copies": {"devices": {"data": 2}, "settings": {**SHORT, "precision": "float16"}, "scale": 2.0**24},
     "four of eight, split": {"devices": {"shard": 4}, "gradient": True},
     "four of eight, copied": {"devices": {"data": 2}, "gradient": True},
     "four of eight, ring": {"devices": {"shard": 2, "context": 2}, "gradient": True},
@@ -77,6 +79,18 @@ def alone(tmp_path: Path, name: str) -> dict:
     what = SCENARIOS[name]
     made = network(what.get("family", "llama"), what.get("kind", "none"))
     return figures(made, run(made, settings({}, **what.get("settings", {})), tmp_path))
+
+
+@pytest.mark.parametrize("name", ["spoilt", "scaled copies"])
+def test_ranks_agree_on_the_steps_that_overflow(found, name: str) -> None:
+    """A rank whose part of the gradient fits leaves the step out with the others: in "spoilt" only the other's is too
+    large."""
+    first, second = found[name]["scales"]
+    assert first == second
+    assert first["num_skipped"] == 1 if name == "spoilt" else first["num_skipped"] >= 1
+    assert first["value"] == SCENARIOS[name].get("scale", 2.0**16) / 2 ** first["num_skipped"]
+    assert found[name]["losses"][-1] < 0.98 * found[name]["losses"][0]
+    assert found[name]["plain"]
 
 
 def gap(first: dict, second: dict, key: str) -> float:

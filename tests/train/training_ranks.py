@@ -7,6 +7,7 @@ scenario the figures that rank 0 found, and the exit codes of all ranks.
 
 from __future__ import annotations
 
+import functools
 import json
 import multiprocessing
 import os
@@ -24,6 +25,7 @@ from torch.distributed.tensor import DTensor
 
 from rung.base.errors import BudgetSpent, RungError
 from rung.base.events import Events
+from rung.base.fingerprint import plain
 from rung.models.families.coder import Coder
 from rung.models.families.gemma3 import Gemma3
 from rung.models.families.llama import Llama
@@ -32,11 +34,14 @@ from rung.models.parallel.layout import Layout
 from rung.records.chat.frame import Rendered
 from rung.records.packing import Example, PackedRow, pack
 from rung.records.tokenizer import Tokenizer
+from rung.train import loop, step
 from rung.train.adapters import prepare, trainable
 from rung.train.loop import TrainResult, train
+from rung.train.loss_scale import LossScale
 from rung.train.objectives.cross_entropy import CrossEntropy
 from rung.train.settings import AdapterSettings, SftSettings
 from rung.train.step import accumulate
+from rung.train.update import update_weights
 
 END, FEW_TOKENS = 2, 120
 FAMILIES: dict[str, Any] = {"llama": Llama, "gemma3": Gemma3, "coder": Coder}
@@ -124,6 +129,14 @@ def gradient(made: Any, of: tuple[PackedRow, ...], layout: Layout) -> dict[str, 
     return {"losses": [loss], "weights": grads, "plain": True, "held": held}
 
 
+def update_spoilt(left: list[int], optimizer: torch.optim.Optimizer, loss: float, **own: Any) -> float:
+    """An update; of the step that is `left` away the gradients that this rank holds overflow."""
+    left[0] -= 1
+    for parameter in (p for group in optimizer.param_groups for p in group["params"] if left[0] == 0):
+        parameter.grad.to_local().fill_(float("inf"))
+    return update_weights(optimizer, loss, **own)
+
+
 def figures(made: Any, result: TrainResult) -> dict[str, Any]:
     """What is compared: curves and weights."""
     return {
@@ -150,12 +163,16 @@ def scenario(rank: int, folder: Path, what: dict[str, Any]) -> dict[str, Any]:
     size = chosen.devices.size
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=size, timeout=timedelta(seconds=30))
     dist.barrier()
+    loop.LossScale = functools.partial(LossScale, what.get("scale", LossScale().value))
+    step.update_weights = functools.partial(update_spoilt, [what.get("spoilt", 0) * (rank == size - 1)])
     try:
         if "gradient" in what:
             return gradient(made, rows(FEW_TOKENS), chosen.devices)
         heard = Heard()
         result = run(made, chosen, scratch, what.get("stop_after", 0), what.get("die_after", 0), heard)
-        return {**figures(made, result), "said": heard.said, "curves": heard.curves}
+        scales: list[Any] = [None] * size
+        dist.all_gather_object(scales, result.loss_scale)
+        return {**figures(made, result), "said": heard.said, "curves": heard.curves, "scales": plain(scales)}
     except RungError as error:
         return {"ended": error.code}
     finally:

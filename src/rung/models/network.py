@@ -57,6 +57,9 @@ class Balance(Protocol):
     def settle(self, sum_over_ranks: Callable[[Tensor], Tensor]) -> Mapping[str, float]:
         """End a step: what is kept from one to the next is renewed, from the tokens of all ranks; figures by name."""
 
+    def forget(self) -> None:
+        """End a step that moved no weight: what was noted of it is gone, what is kept stays as it is."""
+
     @property
     def state(self) -> Mapping[str, Tensor]:
         """What is kept from one step to the next, by names that no parameter has; a checkpoint holds it."""

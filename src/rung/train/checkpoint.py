@@ -25,6 +25,7 @@ from rung.base.files import TEMPORARY_SUFFIX, publish, read_json, write_bytes, w
 from rung.base.fingerprint import hash_file
 from rung.base.lookup import lookup
 from rung.models.parallel.laid_out import is_split
+from rung.train.loss_scale import LossScale
 from rung.train.ranks import barrier, is_first
 
 __all__ = ["State", "TrainState", "load_best", "load_checkpoint", "load_state", "save_best", "save_checkpoint"]
@@ -49,7 +50,7 @@ S = TypeVar("S", bound=State)
 
 @dataclass(frozen=True, slots=True)
 class TrainState(State):
-    """Where a run on fixed data stands. Curves are (step, value) pairs."""
+    """Where a run on fixed data stands. Curves are (step, value) pairs; `scale` is that of the next step's loss."""
 
     losses: tuple[tuple[int, float], ...] = ()
     validation: tuple[tuple[int, float], ...] = ()
@@ -59,6 +60,7 @@ class TrainState(State):
     num_targets: int = 0
     num_tokens: int = 0
     seconds: float = 0.0
+    scale: LossScale | None = None
 
 
 def save_checkpoint(
@@ -237,7 +239,8 @@ def _fill(parameters: Mapping[str, Tensor], tensors: Mapping[str, Tensor], place
 
 def _state(values: dict[str, Any]) -> TrainState:
     curves = {key: tuple((int(a), float(b)) for a, b in values[key]) for key in ("losses", "validation")}
-    return TrainState(**{**values, **curves})
+    scale = LossScale(**values["scale"]) if values.get("scale") else None
+    return TrainState(**{**values, **curves, "scale": scale})
 
 
 def _clear(path: Path) -> None:

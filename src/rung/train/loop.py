@@ -31,6 +31,7 @@ from rung.records.packing import (
 from rung.records.tokenizer import Tokenizer
 from rung.train.adapters import trainable
 from rung.train.checkpoint import TrainState, load_best, load_checkpoint, save_best, save_checkpoint
+from rung.train.loss_scale import LossScale
 from rung.train.order import DataOrder, order_of
 from rung.train.ranks import agreed, own_stream
 from rung.train.schedules import learning_rate_factor
@@ -65,6 +66,7 @@ class TrainResult:
     """What a run did. Losses are nats per trained token, or per pair; curves are (step, loss), steps counted from 1.
 
     `final_step` is the step whose weights the network now has: the best one's after early stopping, else the last.
+    `loss_scale` says where the scale of the loss ended and how many steps were left out; None where it has none.
     """
 
     num_steps: int
@@ -78,6 +80,7 @@ class TrainResult:
     num_targets: int
     num_tokens: int
     seconds: float
+    loss_scale: LossScale | None = None
 
     @property
     def first_loss(self) -> float:
@@ -227,7 +230,8 @@ class _Run:
         self.num_warmup_steps = round(settings.warmup_fraction * self.num_steps)
         identity = self._identity()
         self.kept = {**self.parameters, **({} if network.balance is None else network.balance.state)}
-        self.state = load_checkpoint(scratch, identity, self.kept, self.optimizer) or TrainState(identity)
+        fresh = TrainState(identity, scale=LossScale() if settings.precision == "float16" else None)
+        self.state = load_checkpoint(scratch, identity, self.kept, self.optimizer) or fresh
         self.saved_step = self.state.step
 
     def go(self, on_step: Callable[[int], None]) -> None:
@@ -264,6 +268,7 @@ class _Run:
             num_targets=state.num_targets,
             num_tokens=state.num_tokens,
             seconds=state.seconds,
+            loss_scale=state.scale,
         )
 
     def _step(self) -> StepReport:
@@ -280,6 +285,7 @@ class _Run:
                 learning_rate=settings.learning_rate * factor,
                 clip=settings.clip,
                 precision=settings.precision,
+                scale=self.state.scale,
             )
         self.state = replace(
             self.state,
@@ -288,6 +294,7 @@ class _Run:
             num_targets=self.state.num_targets + report.num_targets,
             num_tokens=self.state.num_tokens + report.num_tokens,
             seconds=self.state.seconds + report.seconds,
+            scale=report.scale,
         )
         self._emit(report)
         return report
@@ -296,7 +303,11 @@ class _Run:
         step, name = self.state.step, self.material.name
         self.events.metric(f"{name}/loss", report.loss, step)
         self.events.metric(f"{name}/learning_rate", report.learning_rate, step)
-        self.events.metric(f"{name}/gradient_norm", report.grad_norm, step)
+        if report.updated:
+            self.events.metric(f"{name}/gradient_norm", report.grad_norm, step)
+        if report.scale is not None:
+            self.events.metric(f"{name}/loss_scale", report.scale.value, step)
+            self.events.metric(f"{name}/num_skipped", report.scale.num_skipped, step)
         self.events.metric(f"{name}/trained_tokens_per_second", report.num_targets / report.seconds, step)
         for figure, value in self.material.order.figures(step - 1).items():
             self.events.metric(f"{name}/difficulty/{figure}", value, step)

@@ -65,7 +65,11 @@ class SftSettings(Settings):
     )
     checkpoint_interval: int = Field(50, ge=0, description="steps between checkpoints; 0: only when interrupted")
     seed: int = Field(0, ge=0, description="of the data order, the held-out choice and dropout")
-    precision: Literal["float32", "bfloat16"] = Field("float32", description="of the forward pass; weights keep theirs")
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32",
+        description="of the forward pass; weights keep theirs. With float16 the loss is scaled, and a step whose "
+        "gradient is then too large is left out",
+    )
     optimizer: Part = Field("adamw", description="a part of train/optim")
     objective: Part = Field("cross_entropy", description="a part of train/objectives")
     devices: Layout = Field(Layout(), description="how many ranks train together, and what each has a share of")

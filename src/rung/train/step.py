@@ -8,6 +8,7 @@ Legend: B row, T token, D width, N target, P pair, C answer, K output, U unit th
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from rung.models.head import head_outputs
 from rung.models.network import Network
 from rung.models.parallel.laid_out import placement_of, synchronising
 from rung.records.packing import PackedRow
+from rung.train.loss_scale import LossScale
 from rung.train.normalise import global_sum, global_total, global_weight, loss_divisor
 from rung.train.output_loss import OutputLoss, target_logprobs
 from rung.train.pairs import PairLogprobs, PairObjective, PairRow, sums_of
@@ -57,8 +59,9 @@ class Objective(Protocol):
 @dataclass(frozen=True, slots=True)
 class StepReport:
     """What a step did. `loss` is the objective per trained token (nats) or per pair, before the update; `grad_norm` is
-    the global 2-norm before clipping; `num_targets` carried loss among the `num_tokens` that were read. `figures` are
-    what the network's balance says of the step, over all ranks."""
+    the global 2-norm before clipping, and of the gradient without its scale; where it is not finite the update was left
+    out. `num_targets` carried loss among the `num_tokens` that were read. `figures` are what the network's balance says
+    of the step, over all ranks; `scale` is that of the next step's loss, None where losses are not scaled."""
 
     loss: float
     num_targets: int
@@ -67,6 +70,12 @@ class StepReport:
     learning_rate: float
     seconds: float
     figures: Mapping[str, float] = field(default_factory=dict)
+    scale: LossScale | None = None
+
+    @property
+    def updated(self) -> bool:
+        """Whether the weights were moved."""
+        return math.isfinite(self.grad_norm)
 
 
 def train_step(
@@ -78,17 +87,22 @@ def train_step(
     learning_rate: float,
     clip: float,
     precision: Precision = "float32",
+    scale: LossScale | None = None,
 ) -> StepReport:
     """Forward and backward over the rows one at a time, clip the global norm to `clip` (0: never), update.
 
+    `scale`: what the loss is multiplied by for its gradient, which float16 needs; see `rung.train.loss_scale`. Where
+    the gradient is then too large, weights, optimizer and the network's balance stay what they were.
+
     Raises:
-        ModelError: the loss or the gradient is not finite; the weights are left as they were.
+        ModelError: the loss or the gradient is not finite, and no smaller scale would help; the weights are left as
+            they were.
         DataError: no row has a trained token.
     """
     start = time.perf_counter()
     optimizer.zero_grad(set_to_none=True)
-    loss = accumulate(network, rows, objective, precision)
-    norm = update_weights(optimizer, loss, learning_rate=learning_rate, clip=clip)
+    loss = accumulate(network, rows, objective, precision, scale=1.0 if scale is None else scale.value)
+    norm = update_weights(optimizer, loss, learning_rate=learning_rate, clip=clip, scale=scale)
     return StepReport(
         loss=loss,
         num_targets=sum(len(row.targets) for row in rows),
@@ -96,7 +110,8 @@ def train_step(
         grad_norm=norm,
         learning_rate=learning_rate,
         seconds=time.perf_counter() - start,
-        figures={} if network.balance is None else network.balance.settle(global_total),
+        figures=_settled(network, math.isfinite(norm)),
+        scale=None if scale is None else scale.after(math.isfinite(norm)),
     )
 
 
@@ -105,9 +120,11 @@ def accumulate(
     rows: Sequence[PackedRow],
     objective: Objective | PairObjective | RewardObjective,
     precision: Precision = "float32",
+    *,
+    scale: float = 1.0,
 ) -> float:
-    """Add the gradient of the objective over all rows to the parameters; returns the objective per trained token
-    (per pair, for rows of pairs).
+    """Add the gradient of `scale` times the objective over all rows to the parameters; returns the objective per
+    trained token (per pair, for rows of pairs).
 
     The divisor is the global weight of what counts, known before the first backward, so the gradient does not
     depend on how the examples were split into rows, nor on how many ranks read them. Every rank is given all rows of
@@ -128,7 +145,7 @@ def accumulate(
             owed = loss / divisor
             if network.balance is not None:
                 owed = owed + network.balance.take_loss(counts) / loss_divisor(num_read)
-            owed.backward()  # type: ignore[no-untyped-call]
+            (owed * scale).backward()  # type: ignore[no-untyped-call]
         summed += float(loss.detach())
     return global_sum([summed], device) / total
 
@@ -181,6 +198,16 @@ def hidden_at_ends(network: Network, row: RewardRow, precision: Precision = "flo
     """The final hidden state of each answer's last token [C, D], dropout off; nothing is changed."""
     with without_dropout(network):
         return _targets(network, row, precision)[0]
+
+
+def _settled(network: Network, updated: bool) -> Mapping[str, float]:
+    """The figures of the network's balance for a step; after one that changed no weight it changes nothing either."""
+    if network.balance is None:
+        return {}
+    if updated:
+        return network.balance.settle(global_total)
+    network.balance.forget()
+    return {}
 
 
 def _weighted(

@@ -89,7 +89,7 @@ class ExpertBalance:
         num_experts, device = self.load.shape[1], self.routers[0].weight.device
         local = self.load.new_zeros((len(self.load), 2 * num_experts + 2), dtype=torch.double).to(device)
         sums = sum_over_ranks(local if self._sums is None else self._sums).cpu()
-        self._pending, self._sums = [], None
+        self.forget()
         load_LE, probability_LE, dropped_L, num_L = torch.split(sums, [num_experts, num_experts, 1, 1], dim=1)
         if not bool(num_L.all()):
             return {}
@@ -102,6 +102,10 @@ class ExpertBalance:
             "experts/dropped": float(dropped_L.sum() / load_LE.sum()),
             **{f"experts/load_{expert}": share for expert, share in enumerate(shares_LE.mean(0).tolist())},
         }
+
+    def forget(self) -> None:
+        """See `Balance`."""
+        self._pending, self._sums = [], None
 
     def _shares(self, device: torch.device) -> Tensor:
         """Each expert's share of the last step's assignments [L, E]; even before the first."""

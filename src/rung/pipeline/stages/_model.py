@@ -18,8 +18,8 @@ from rung.pipeline.stage import Context, Outputs
 from rung.records.manifest import Opened
 
 __all__ = [
-    "PUBLISHED", "Origin", "model_facts", "open_engine", "origin_of", "polling", "publish_network", "published", "room",
-    "save_trained",
+    "PUBLISHED", "Origin", "model_facts", "narrow_figures", "open_engine", "origin_of", "polling", "publish_network",
+    "published", "room", "save_trained",
 ]  # fmt: skip
 
 PUBLISHED = "model"  # folder of a network with its tokenizer, and the role of its files
@@ -134,6 +134,12 @@ def model_facts(loaded: Any) -> dict[str, Any]:
         "precision": loaded.precision,
         "report": plain(loaded.report),
     }
+
+
+def narrow_figures(result: Any) -> dict[str, Any]:
+    """Of a training in a narrow type, what others have not: where the scale of its loss ended, and the steps left out
+    on the way there."""
+    return {} if result.loss_scale is None else {"loss_scale": plain(result.loss_scale)}
 
 
 def polling(context: Context) -> Callable[[int], None]:

@@ -19,7 +19,7 @@ from rung.base.seeds import derive
 from rung.base.settings import Field, Settings
 from rung.engine.settings import EngineSettings
 from rung.pipeline.stage import Context, Outputs, Stage, Verdict
-from rung.pipeline.stages._model import polling, room
+from rung.pipeline.stages._model import narrow_figures, polling, room
 from rung.pipeline.stages._tuning import open_tuning
 from rung.pipeline.training_gate import check_provenance
 from rung.records.chat.frame import Frame
@@ -187,6 +187,7 @@ def _figures(training: Any) -> dict[str, Any]:
         "num_steps": training.num_steps,
         "final_step": training.final_step,
         "stopped_early": training.stopped_early,
+        **narrow_figures(training),
         "first_loss": training.first_loss,
         "final_loss": training.final_loss,
         "num_trained_tokens": training.num_targets,

@@ -18,7 +18,7 @@ from rung.base.lookup import known, lookup
 from rung.base.seeds import derive
 from rung.base.settings import Field, Settings, validate
 from rung.pipeline.stage import Context, Outputs, Stage, Terms, Verdict
-from rung.pipeline.stages._model import publish_network, room
+from rung.pipeline.stages._model import narrow_figures, publish_network, room
 from rung.pipeline.stages._sampling import Held, Samples, SampleSettings, watched
 from rung.records.manifest import Opened
 from rung.records.token_shards import TokenShard
@@ -154,6 +154,7 @@ def _figures(result: Any, held_out: Windows, bits: Any) -> dict[str, Any]:
         "num_steps": result.num_steps,
         "final_step": result.final_step,
         "stopped_early": result.stopped_early,
+        **narrow_figures(result),
         "first_bits_per_byte": curve[0][1],
         "bits_per_byte": next(value for step, value in reversed(curve) if step <= result.final_step),
         "num_trained_tokens": result.num_targets,

@@ -22,7 +22,7 @@ from rung.base.seeds import derive
 from rung.base.settings import Field, Settings
 from rung.datagen.labelled_set import LabelledSet
 from rung.pipeline.stage import Context, Outputs, Stage, Verdict
-from rung.pipeline.stages._model import model_facts, room, save_trained
+from rung.pipeline.stages._model import model_facts, narrow_figures, room, save_trained
 from rung.pipeline.stages._reward_figures import attribute_figures, pair_figures, ranking_figures
 from rung.pipeline.stages._reward_reading import HEAD, calibrated, readings_of
 from rung.pipeline.stages._reward_sets import Parts, PartsSettings, Scales, part_by_prompt, training_data
@@ -217,6 +217,7 @@ def _figures(result: Any) -> dict[str, Any]:
         "num_steps": result.num_steps,
         "final_step": result.final_step,
         "stopped_early": result.stopped_early,
+        **narrow_figures(result),
         "first_loss": result.first_loss,
         "final_loss": result.final_loss,
         "num_tokens": result.num_tokens,

@@ -23,7 +23,7 @@ from rung.datagen.instructing.unseen import UnseenSettings, unseen_figures
 from rung.engine.settings import EngineSettings
 from rung.pipeline.stage import Context, Outputs, Stage, Verdict
 from rung.pipeline.stages._answering import answer_items
-from rung.pipeline.stages._model import polling, room
+from rung.pipeline.stages._model import narrow_figures, polling, room
 from rung.pipeline.stages._sampling import Held
 from rung.pipeline.stages._tuning import open_tuning
 from rung.pipeline.training_gate import check_provenance
@@ -214,6 +214,7 @@ def _figures(result: Any) -> dict[str, Any]:
         "num_steps": result.num_steps,
         "final_step": result.final_step,
         "stopped_early": result.stopped_early,
+        **narrow_figures(result),
         "first_loss": sum(loss for _, loss in result.losses[:3]) / len(result.losses[:3]),
         "final_loss": sum(loss for _, loss in result.losses[-3:]) / len(result.losses[-3:]),
         "num_trained_tokens": result.num_targets,

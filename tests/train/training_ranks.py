@@ -137,6 +137,7 @@ def figures(made: Any, result: TrainResult) -> dict[str, Any]:
         "targets": result.num_targets,
         "weights": {name: p.detach().double().flatten().tolist() for name, p in trainable(made).items()},
         "plain": type(made).__name__ in ("Llama", "Gemma3")
+        and not any("Float8" in type(module).__name__ for module in made.modules())
         and all(type(p.data) is torch.Tensor for p in made.parameters()),
         "resumed_from": result.resumed_from,
     }

@@ -74,6 +74,7 @@ class Dpo(Stage):
         loaded = context.models.load(context.model_source, inputs["trained"].file("adapter").parent)
         outputs.note("model", model_facts(loaded))
         adapters, training = room("train.adapters"), self._training(context)
+        room("models.fp8").fp8_path(training.fp8, loaded.network.output_weight.device)
         made = adapters.stack_adapter(loaded.network, self.settings.adapter, derive(context.seed, "adapter"))
         before = adapters.base_hash(loaded.network)
         examples = _examples(loaded.tokenizer, pairs)

@@ -24,6 +24,7 @@ from rung.train.shares import RingRow, _dealt, own_rows
 
 ROOT = Path(__file__).parents[2]
 SHORT = {"epochs": 2}
+FP8 = {**SHORT, "learning_rate": 3e-3, "precision": "bfloat16", "fp8": "simulated"}
 SCENARIOS = {
     "shard": {"devices": {"shard": 2}, "settings": SHORT},
     "data": {"devices": {"data": 2}, "settings": SHORT},
@@ -40,6 +41,9 @@ SCENARIOS = {
     "four of eight, split": {"devices": {"shard": 4}, "gradient": True},
     "four of eight, copied": {"devices": {"data": 2}, "gradient": True},
     "four of eight, ring": {"devices": {"shard": 2, "context": 2}, "gradient": True},
+    "fp8": {"devices": {"shard": 2}, "settings": FP8},
+    "fp8 copies": {"devices": {"data": 2}, "settings": FP8},
+    "fp8 ring": {"devices": {"context": 2}, "settings": FP8},
     "best": {"devices": {"shard": 2}, "settings": {"patience": 1, "eval_interval": 3, "learning_rate": 0.3}},
     "stopped": {"devices": {"shard": 2}, "settings": SHORT, "stop_after": 7},
     "stopped, copies": {"devices": {"data": 2}, "settings": SHORT, "stop_after": 7},
@@ -90,6 +94,17 @@ def test_ranks_agree_on_the_steps_that_overflow(found, name: str) -> None:
     assert first["num_skipped"] == 1 if name == "spoilt" else first["num_skipped"] >= 1
     assert first["value"] == SCENARIOS[name].get("scale", 2.0**16) / 2 ** first["num_skipped"]
     assert found[name]["losses"][-1] < 0.98 * found[name]["losses"][0]
+    assert found[name]["plain"]
+
+
+@pytest.mark.parametrize("name", ["fp8", "fp8 copies", "fp8 ring"])
+def test_fp8_goes_over_ranks(found, tmp_path, name: str) -> None:
+    """On a ring a scale is of the part that a rank reads, so it is the losses that are near and not the bits."""
+    one = alone(tmp_path / "on", name)
+    off = run(network(), settings({}, **{**FP8, "fp8": "no"}), tmp_path / "off")
+    assert gap(found[name], one, "losses") < (5e-3 if name == "fp8 ring" else 1e-5)
+    assert abs(found[name]["losses"][0] - off.losses[0][1]) > 1e-5, "it was off"
+    assert any("in FP8" in said for said in found[name]["said"])
     assert found[name]["plain"]
 
 

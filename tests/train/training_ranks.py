@@ -144,7 +144,9 @@ def figures(made: Any, result: TrainResult) -> dict[str, Any]:
         "validation": [loss for _, loss in result.validation],
         "targets": result.num_targets,
         "weights": {name: p.detach().double().flatten().tolist() for name, p in trainable(made).items()},
-        "plain": type(made) in FAMILIES.values() and all(type(p.data) is torch.Tensor for p in made.parameters()),
+        "plain": type(made) in FAMILIES.values()
+        and not any("Float8" in type(module).__name__ for module in made.modules())
+        and all(type(p.data) is torch.Tensor for p in made.parameters()),
         "resumed_from": result.resumed_from,
         "balance": {} if made.balance is None else {name: x.tolist() for name, x in made.balance.state.items()},
     }

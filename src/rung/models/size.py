@@ -12,7 +12,7 @@ from torch import nn
 from rung.models.layers.experts import SparseFeedForward
 from rung.models.network import Network
 
-__all__ = ["Size", "size_of"]
+__all__ = ["Size", "num_in_products", "size_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +32,21 @@ def size_of(network: Network) -> Size:
     num_parameters = sum(parameter.numel() for parameter in network.parameters())
     sparse = [module for module in network.modules() if isinstance(module, SparseFeedForward)]
     num_idle = sum(_num_idle(layer) for layer in sparse)
-    in_products = sum(module.weight.numel() for name, module in network.named_modules() if _is_product(name, module))
-    in_products += sum(layer.gate.weight.numel() + _num_expert_weights(layer) - _num_idle(layer) for layer in sparse)
     shape = network.shape
     return Size(
         num_parameters=num_parameters,
         num_active=num_parameters - num_idle,
         cache_numbers=2 * shape.num_layers * shape.num_kv_heads * shape.head_width,
-        flops=2 * (in_products + shape.vocabulary * shape.width),
+        flops=2 * (num_in_products(network) + shape.vocabulary * shape.width),
     )
+
+
+def num_in_products(module: nn.Module) -> int:
+    """The weights in it that any one token is multiplied with; the output projection counts apart."""
+    sparse = [part for part in module.modules() if isinstance(part, SparseFeedForward)]
+    found = sum(part.weight.numel() for name, part in module.named_modules() if _is_product(name, part))
+    found += sum(layer.gate.weight.numel() + _num_expert_weights(layer) - _num_idle(layer) for layer in sparse)
+    return int(found)
 
 
 def _is_product(name: str, module: nn.Module) -> bool:

@@ -17,6 +17,7 @@ from rung.base.events import Events
 from rung.base.fingerprint import content_hash
 from rung.base.lookup import part
 from rung.base.seeds import derive
+from rung.models.fp8 import Fp8Report, fp8_of, in_fp8
 from rung.models.network import Network
 from rung.models.parallel.laid_out import laid_out
 from rung.models.recompute import recomputing
@@ -66,7 +67,8 @@ class TrainResult:
     """What a run did. Losses are nats per trained token, or per pair; curves are (step, loss), steps counted from 1.
 
     `final_step` is the step whose weights the network now has: the best one's after early stopping, else the last.
-    `loss_scale` says where the scale of the loss ended and how many steps were left out; None where it has none.
+    `loss_scale` says where the scale of the loss ended and how many steps were left out, `fp8` what ran in FP8; None
+    where there was none, or it was not asked for.
     """
 
     num_steps: int
@@ -81,6 +83,7 @@ class TrainResult:
     num_tokens: int
     seconds: float
     loss_scale: LossScale | None = None
+    fp8: Fp8Report | None = None
 
     @property
     def first_loss(self) -> float:
@@ -114,6 +117,7 @@ def train(
         DataError: examples that cannot be trained on (see `check_examples`), or a damaged checkpoint.
         Drift: the checkpoint in `scratch` is of another run.
         ModelError: nothing to train, or training diverged.
+        SettingsError, MissingDependency: FP8 was asked for and there is none.
     """
     checked, report = check_examples(examples, settings.max_tokens, tokenizer.end_ids[:1])
     material = _Texts(network, checked, report, settings, also)
@@ -151,9 +155,15 @@ def run(
         DataError: a damaged checkpoint.
         Drift: the checkpoint in `scratch` is of another run.
         ModelError: nothing to train, or training diverged.
+        SettingsError, MissingDependency: FP8 was asked for and there is none.
     """
-    _announce(material.report, events)
-    with laid_out(network, settings.devices) as placement, recomputing(network, settings.recompute):
+    # FP8 first: whatever splits the weights over ranks must find the layers that they are used in.
+    with (
+        in_fp8(network, settings.fp8) as fp8,
+        laid_out(network, settings.devices) as placement,
+        recomputing(network, settings.recompute),
+    ):
+        _announce(material.report, fp8, events)
         going = _Run(network, material, settings, events, scratch)
         start = going.state.step
         going.go(agreed(on_step, placement))
@@ -220,7 +230,7 @@ class _Run:
         self, network: Network, material: Material, settings: SftSettings, events: Events, scratch: Path
     ) -> None:
         self.network, self.material, self.settings = network, material, settings
-        self.events, self.scratch = events, scratch
+        self.events, self.scratch, self.fp8 = events, scratch, fp8_of(network)
         self.parameters = trainable(network)
         if not self.parameters:
             raise ModelError("no parameter is trained", hint="call rung.train.adapters.prepare on the network first")
@@ -269,6 +279,7 @@ class _Run:
             num_tokens=state.num_tokens,
             seconds=state.seconds,
             loss_scale=state.scale,
+            fp8=self.fp8,
         )
 
     def _step(self) -> StepReport:
@@ -357,13 +368,19 @@ class _Run:
             self.saved_step = self.state.step
 
     def _identity(self) -> str:
-        """Hash of what is trained on what. The interval between checkpoints and the devices may change."""
+        """Hash of what is trained on what. The interval between checkpoints and the devices may change, but not whether
+        FP8 runs: that is more than a rounding."""
         settings = self.settings.model_dump(mode="json", exclude={"checkpoint_interval", "devices"})
         shapes = {name: [list(p.shape), str(p.dtype)] for name, p in self.parameters.items()}
-        return content_hash({"settings": settings, "data": self.material.content, "parameters": shapes})
+        path = {} if self.fp8 is None else {"fp8": self.fp8.path}
+        return content_hash({"settings": settings, "data": self.material.content, "parameters": shapes, **path})
 
 
-def _announce(report: DataReport, events: Events) -> None:
+def _announce(report: DataReport, fp8: Fp8Report | None, events: Events) -> None:
+    if fp8 is not None and fp8.degraded:
+        events.degraded("FP8", fp8.degraded)
+    elif fp8 is not None:
+        events.log(f"{fp8.num_layers} layers, {fp8.share:.0%} of the body's multiply-adds, in FP8", path=fp8.path)
     level = "warning" if report.num_truncated else "info"
     events.log(
         f"training data: {report.num_examples} examples, "

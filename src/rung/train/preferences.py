@@ -15,6 +15,7 @@ from rung.base.errors import DataError
 from rung.base.events import Events
 from rung.base.files import read_json, write_json
 from rung.base.fingerprint import content_hash
+from rung.models.fp8 import in_fp8
 from rung.models.network import Network
 from rung.records.packing import DataReport, check_examples
 from rung.records.tokenizer import Tokenizer
@@ -58,16 +59,18 @@ def train_pairs(
         DataError: pairs that cannot be trained on, or nothing left to train on beside what is held out.
         Drift: the checkpoint in `scratch` is of another run.
         ModelError: nothing to train, or training diverged.
-        SettingsError: an objective that does not read pairs.
+        SettingsError: an objective that does not read pairs, or FP8 that there is not.
     """
     checked, report = _checked(pairs, settings.max_tokens, tokenizer)
     material = _Pairs(network, checked, report, settings)
     texts = [(pair.chosen, pair.rejected) for pair in material.training]
-    material.order = order_of(network, texts, settings, events=events, scratch=scratch, on_step=on_step)
-    if material.objective.uses_reference:
-        material.find_references(scratch, events, on_step)
-    training = run(network, material, settings, events=events, scratch=scratch, on_step=on_step)
-    return PreferenceResult(training, material.rewards())
+    # Reference, policy and rewards by the same products, or margins would be differences of roundings.
+    with in_fp8(network, settings.fp8):
+        material.order = order_of(network, texts, settings, events=events, scratch=scratch, on_step=on_step)
+        if material.objective.uses_reference:
+            material.find_references(scratch, events, on_step)
+        training = run(network, material, settings, events=events, scratch=scratch, on_step=on_step)
+        return PreferenceResult(training, material.rewards())
 
 
 def pair_accuracy(rewards: Sequence[PairReward]) -> float:

@@ -68,13 +68,21 @@ def train_reward(
         DataError: answers that cannot be trained on, or an example without what the objective reads.
         Drift: the checkpoint in `scratch` is of another run.
         ModelError: no head, nothing to train, or training diverged.
-        SettingsError: an objective that does not read answers, or a weight for an attribute that is not there.
+        SettingsError: an objective that does not read answers, a weight for an attribute that is not there, or FP8
+            where there is none, or nothing below the head is trained.
     """
     reward_objective(settings, data)
     checked, report = _checked(data, settings.max_tokens, tokenizer)
     going: dict[str, Any] = {"events": events, "scratch": scratch, "on_step": on_step}
     if not all(name.startswith(_HEAD) for name in trainable(network)):
         return train_prepared(network, checked, settings, (report, _content(checked)), **going)
+    if settings.fp8 != "no":
+        # Whoever reads answers later does so without FP8: a head would meet other states than it was trained on.
+        raise SettingsError(
+            "only the head is trained, and it is not in FP8",
+            place="training.fp8",
+            hint="leave fp8 out, or set body: adapter",
+        )
     states, short = keep_states(network, checked, settings, scratch, on_step)
     attach_head(states, take_off(network))
     try:

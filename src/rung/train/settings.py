@@ -84,6 +84,12 @@ class SftSettings(Settings):
         description="a part of train/curricula: easy examples are shown first, each as often as without; empty: each "
         "epoch has a random order of its own",
     )
+    fp8: Literal["no", "if_usable", "required", "simulated"] = Field(
+        "no",
+        exclude_if=unsaid("no"),
+        description="products of wide linear layers in FP8: where the GPU has it (if_usable, else bfloat16, and said), "
+        "or not at all (required); simulated: the same rounding on any device, slowly",
+    )
     decides: Literal["loss", "following"] = Field(
         "loss",
         exclude_if=unsaid("loss"),
@@ -100,6 +106,8 @@ class SftSettings(Settings):
             self._check_curriculum()
         if self.recompute and self.devices.context > 1:
             raise ValueError("a ring computes its attention again as it is: leave recompute out, or set context to 1")
+        if self.fp8 != "no" and self.precision != "bfloat16":
+            raise ValueError("fp8 is for some products of a network in bfloat16: set precision: bfloat16")
         if self.decides != "loss" and (type(self) is not SftSettings or not self.patience):
             raise ValueError("decides: following is for sft, where patience is above 0: nothing else goes by it")
         if self.patience and not self.eval_fraction:

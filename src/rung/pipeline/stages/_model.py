@@ -137,9 +137,10 @@ def model_facts(loaded: Any) -> dict[str, Any]:
 
 
 def narrow_figures(result: Any) -> dict[str, Any]:
-    """Of a training in a narrow type, what others have not: where the scale of its loss ended, and the steps left out
-    on the way there."""
-    return {} if result.loss_scale is None else {"loss_scale": plain(result.loss_scale)}
+    """Of a training in a narrow type, what others have not: where the scale of its loss ended and the steps left out
+    on the way there; what ran in FP8."""
+    found = {"loss_scale": result.loss_scale, "fp8": result.fp8}
+    return {name: plain(value) for name, value in found.items() if value is not None}
 
 
 def polling(context: Context) -> Callable[[int], None]:

@@ -54,7 +54,8 @@ class Samples:
 
     def __call__(self, step: int, index: int) -> None:
         """Round `index`, with the weights as they are now."""
-        with room("train.update").without_dropout(self._held.network):
+        network = self._held.network
+        with room("train.update").without_dropout(network), room("models.fp8").exact(network):
             completions = self._write()
         texts = [c.text for c in completions]
         ended = [c.finish_reason == "eos" for c in completions]

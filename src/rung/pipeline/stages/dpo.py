@@ -73,8 +73,10 @@ class Dpo(Stage):
     def run(self, context: Context, inputs: Mapping[str, Opened], outputs: Outputs) -> None:
         """Check every record, train, publish the adapter, the rewards and the curves."""
         pairs: list[PreferencePair] = check_provenance(inputs["data"], "pair", context.bypasses)
+        training = self._training(context)
         tuning = open_tuning(context, outputs, AdapterSettings(**dict(self.settings.adapter)), inputs["trained"])
-        loaded, training = tuning.loaded, self._training(context)
+        loaded = tuning.loaded
+        room("models.fp8").fp8_path(training.fp8, loaded.network.output_weight.device)
         examples = _examples(loaded.tokenizer, pairs)
         asked = self._asked(examples, pairs, training)
         lengths = {"before": self._answer_tokens(context, loaded, asked)}

@@ -51,6 +51,8 @@ class RewardStageSettings(Settings):
             raise ValueError("name either data (a stage) or source (a part of datagen/labelled)")
         if self.adapter.kind == "none":
             raise ValueError("a reward model trains its head, or an adapter and its head, not every weight")
+        if self.body == "frozen" and self.training.fp8 != "no":
+            raise ValueError("training.fp8 is for a body that is trained: set body: adapter, or leave it out")
         return self
 
 

@@ -187,7 +187,7 @@ class Sft(Stage):
 
         def measure() -> float:
             """With the weights as they are now."""
-            with room("train.update").without_dropout(loaded.network):
+            with room("train.update").without_dropout(loaded.network), room("models.fp8").exact(loaded.network):
                 answers = answer_items(engine, items, "tuned", asked.max_new_tokens, context.seed)
             engine.release()
             return statistics.fmean(answer.passed for answer in answers)

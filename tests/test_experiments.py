@@ -19,6 +19,7 @@ NAMES = (
     "grpo_tiny",
     "human_eval",
     "kill_resume",
+    "memory_parts",
     "parity",
     "providers",
     "reward_holds",

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from rung.app.options import LogFile, LogLevel, Quiet, Runs
+from rung.app.options import LogFile, LogLevel, Precision, Quiet, Runs
 from rung.app.shell import command, merged, notes, out
 from rung.base.errors import SettingsError
 
@@ -99,3 +99,28 @@ def rubrics_command(
 ) -> None:
     """Test two rubric wordings of the A/B critic on one labelled set: acceptance, agreement, precision, paired p."""
     command("rubrics")(merged(context.obj, runs).runs, model, (first, second), labelled, (out(), notes()))
+
+
+@commands.command("memory")
+def memory_command(
+    context: typer.Context,
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="FAMILY/SIZE such as coder/reference, package:NAME or RUN/STAGE.")
+    ],
+    *,
+    change: Annotated[
+        list[str] | None,
+        typer.Option("--change", metavar="KEY=VALUE", help="A setting of the family, such as width=1024. Repeatable."),
+    ] = None,
+    tokens: Annotated[int, typer.Option("--tokens", min=2, help="Tokens of a document.")] = 512,
+    row: Annotated[int, typer.Option("--row", min=2, help="Tokens of a micro-batch, for the totals.")] = 8192,
+    precision: Annotated[
+        Precision, typer.Option("--precision", help="Of the forward pass; weights are trained in float32.")
+    ] = Precision.float32,
+    optimizer: Annotated[str, typer.Option("--optimizer", help="A part of train/optim.")] = "adamw",
+    rank: Annotated[int, typer.Option("--rank", min=0, help="Of the adapter; 0: every weight is trained.")] = 0,
+    runs: Runs = None,
+) -> None:
+    """Measure what a training step holds in memory, part by part, with and without recomputed layers."""
+    how = {"tokens": tokens, "row": row, "precision": precision.value, "optimizer": optimizer, "rank": rank}
+    command("memory")(merged(context.obj, runs).runs, model, change or (), (out(), notes()), **how)

@@ -14,6 +14,7 @@ __all__ = [
     "Level",
     "LogFile",
     "LogLevel",
+    "Precision",
     "Profile",
     "Quiet",
     "Rebuild",
@@ -33,6 +34,13 @@ class Level(StrEnum):
     info = "info"
     warning = "warning"
     error = "error"
+
+
+class Precision(StrEnum):
+    """What products are computed in."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
 
 
 Runs = Annotated[Path | None, typer.Option("--runs", help="Folder that holds the runs.  [default: runs]")]

@@ -12,8 +12,9 @@ from rung.models.layers.experts import Experts
 from rung.models.layers.normalisation import RMSNorm
 from rung.models.layers.router import Router
 from rung.models.network import Network
+from rung.models.recompute import outer_layers
 
-__all__ = ["built"]
+__all__ = ["built", "stand_in"]
 
 
 def built(make: Callable[[], Network], seed: int, deviation: Callable[[str], float] = lambda name: 0.02) -> Network:
@@ -26,6 +27,29 @@ def built(make: Callable[[], Network], seed: int, deviation: Callable[[str], flo
     network.to_empty(device="cpu")
     for name, module in network.named_modules():
         _fill(name, module, seed, deviation(name))
+    return network
+
+
+def stand_in(make: Callable[[], Network]) -> Network:
+    """A network to measure on: layers whose weights have equal names and shapes share them, so that all together take
+    the memory of one. It computes as a network of these sizes does, and what it says means nothing."""
+    with torch.device("meta"):
+        network = make()
+    first: dict[tuple[tuple[str, torch.Size], ...], nn.Module] = {}
+    shared = set[str]()
+    names = {id(module): name for name, module in network.named_modules()}
+    for layer in outer_layers(network):
+        kind = tuple((name, tensor.shape) for name, tensor in layer.state_dict().items())
+        if kind in first:
+            layer.load_state_dict(first[kind].state_dict(), assign=True)
+            shared.add(f"{names[id(layer)]}.")
+        else:
+            first[kind] = layer.to_empty(device="cpu")
+    for name, module in network.named_modules():
+        if any(tensor.is_meta for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False))):
+            module.to_empty(device="cpu", recurse=False)
+        if not name.startswith(tuple(shared)):
+            _fill(name, module, 0, 0.02)
     return network
 
 

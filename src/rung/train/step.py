@@ -39,6 +39,7 @@ __all__ = [
     "hidden_at_ends",
     "pair_logprobs",
     "reward_outputs",
+    "row_loss",
     "text_losses",
     "train_step",
 ]
@@ -148,6 +149,18 @@ def accumulate(
             (owed * scale).backward()  # type: ignore[no-untyped-call]
         summed += float(loss.detach())
     return global_sum([summed], device) / total
+
+
+def row_loss(
+    network: Network,
+    row: PackedRow,
+    objective: Objective | PairObjective | RewardObjective,
+    precision: Precision = "float32",
+) -> Tensor:
+    """What a step goes backward through for one row, before any division: the objective, and what the network's balance
+    adds. The balance forgets it."""
+    loss = _loss(network, row, _weights(row, objective).to(network.output_weight.device), objective, precision)
+    return loss if network.balance is None else loss + network.balance.take_loss(counts=False)
 
 
 @torch.no_grad()

@@ -29,6 +29,7 @@ NAMES = (
     "stream_memory",
     "sizes",
     "stories",
+    "story_table",
     "z3_training",
 )
 

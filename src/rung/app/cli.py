@@ -8,6 +8,7 @@ that run models load their modules by name when they start.
 from __future__ import annotations
 
 import datetime
+import logging
 import os
 import sys
 import tempfile
@@ -348,6 +349,9 @@ def execute(arguments: Sequence[str]) -> int:
 
 def main() -> None:
     """The console script."""
+    # what these say while they are imported is of parts that are not used here
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     sys.exit(execute(sys.argv[1:]))
 
 

@@ -89,7 +89,7 @@ def readme_commands() -> list[str]:
 def test_every_command_of_the_readme_exists(command: str) -> None:
     assert command.split()[0] in ("make", "rung"), command
     check_command(command)
-    for path in re.findall(r"recipes/[\w.\-]+", command):
+    for path in re.findall(r"recipes/[\w./\-]+", command):
         assert (ROOT / path).is_file(), path
 
 

@@ -37,7 +37,7 @@ class Size:
     rounds: int
 
 
-SIZES = {"llama 28m": Size(32, 6, 3), "coder tiny": Size(32, 22, 3)}
+SIZES = {"llama 28m": Size(32, 4, 3), "coder tiny": Size(32, 22, 3)}
 
 
 def run(results_folder: Path, quick: bool = False) -> str:

@@ -1,8 +1,9 @@
 """Policy optimisation on the policy's own answers, resumable to the bit.
 
-A step samples groups of answers with the very network that is trained (nothing is copied, so nothing can be stale),
-judges them, gives credit and updates. Prompts, samples and the order of updates are functions of the seed and of what
-the checkpoint holds, so a run that was killed and goes on is the run that was never killed, answers included.
+A step samples groups of answers with the very network that is trained (or, from float32 weights for products in
+bfloat16, with a copy that is rounded again wherever it was written: neither can be stale), judges them, gives credit
+and updates. Prompts, samples and the order of updates are functions of the seed and of what the checkpoint holds, so a
+run that was killed and goes on is the run that was never killed, answers included.
 
 A run ends after its last step, or by name before: its health is bad, or the hidden verifier no longer agrees with the
 reward. The weights that it leaves are those that did best on held-out items, or the last.

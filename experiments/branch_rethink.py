@@ -128,7 +128,7 @@ def _phases(
     source: str, arm: Layout, size: Size, seed: int, budget: Mapping[str, float], spent: dict[str, float]
 ) -> Iterator[tuple[str, Loaded]]:
     """The model after each phase; `budget` are the tokens that another arm used, empty for the first."""
-    loaded = load(source, precision="float32", strict=False, clean=False)
+    loaded = load(source, strict=False, clean=False)
     adapters.prepare(loaded.network, AdapterSettings(), derive(seed, "adapter"))
     start = time.perf_counter()
     spent["demonstration tokens"] = _taught(loaded, arm, size, seed, budget.get("demonstration tokens", 0.0))

@@ -33,6 +33,7 @@ SHAPES = {
 QUICK = {"width 64": Coder.SIZES["tiny"]}
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 ROW, GIB = 8192, 2**30
+_WAYS = ("kept", "recomputed")
 
 
 def run(results_folder: Path, quick: bool = False) -> None:
@@ -93,6 +94,3 @@ def _table(arm: Mapping[str, Any], row: int) -> list[str]:
         f"A row of {row:,} tokens: {total:.2f} GiB in all; with recompute {again:.2f}, and {most:.2f} while the "
         "largest layer is computed again.",
     ]
-
-
-_WAYS = ("kept", "recomputed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -16,8 +17,10 @@ from rung.models.recompute import outer_layers
 
 __all__ = ["built", "stand_in"]
 
+N = TypeVar("N", bound=Network)
 
-def built(make: Callable[[], Network], seed: int, deviation: Callable[[str], float] = lambda name: 0.02) -> Network:
+
+def built(make: Callable[[], N], seed: int, deviation: Callable[[str], float] = lambda name: 0.02) -> N:
     """Make a network and fill it: matrices normal(0, deviation), biases zero, norms neutral; float32 on the CPU.
 
     `deviation` gets the name of the module that a matrix is in.

@@ -18,40 +18,33 @@ import pydantic
 import torch
 from torch import Tensor, nn
 
-from rung.base.settings import Field, Settings
-from rung.models.initialise import built
+from rung.base.settings import Field
+from rung.models.decoder import Decoder, DecoderSettings, published_sizes, refused_sizes, sizes_of
 from rung.models.layers.attend import real_tokens
-from rung.models.layers.attention import Attention, AttentionOptions
+from rung.models.layers.attention import Attention
 from rung.models.layers.balance import BalanceOptions, ExpertBalance
+from rung.models.layers.body import StackedBody
 from rung.models.layers.experts import Noted, SparseFeedForward
 from rung.models.layers.feed_forward import GatedFeedForward
 from rung.models.layers.normalisation import RMSNorm
 from rung.models.layers.rotary import Rotary, RotarySettings
 from rung.models.layers.router import RouterOptions, Scoring
-from rung.models.network import Attend, Network, Shape, Translation
-from rung.models.rope_config import published_rope, refused_rope, rotary_of
+from rung.models.network import Attend, Translation
 
 __all__ = ["Coder"]
 
 _PUBLISHED = re.compile(r"(.*)\.block_sparse_moe\.experts\.(\d+)\.(w[123])\.weight")
 
 
-class CoderSettings(Settings):
+class CoderSettings(DecoderSettings):
     """Sizes and choices of a coder network."""
 
     vocabulary: int = Field(ge=1, description="rows of the embedding, those of control tokens included")
-    width: int = Field(ge=2, description="width of the residual stream")
     inner_width: int = Field(
         ge=1, description="width inside one expert (inside the feed-forward layer without experts)"
     )
-    num_layers: int = Field(ge=1, description="decoder layers")
-    num_heads: int = Field(ge=1, description="query heads")
-    num_kv_heads: int = Field(ge=1, description="key/value heads; divides num_heads")
-    head_width: int = Field(ge=2, description="width of one head")
     max_context: int = Field(8192, ge=1, description="longest context it was trained for, in tokens")
-    norm_epsilon: float = Field(1e-5, gt=0, description="added to the mean square in norms")
     rotary: RotarySettings = Field(RotarySettings(theta=1e6), description="positions")
-    tied_head: bool = Field(False, description="the output projection is the embedding")
     num_experts: int = Field(8, ge=0, description="experts of a layer; 0: one dense feed-forward layer instead")
     num_active: int = Field(2, ge=1, description="experts that a token uses")
     scoring: Scoring = Field("softmax", description="how the router's logits become scores")
@@ -103,16 +96,7 @@ def _write(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 class _Layer(nn.Module):
     def __init__(self, index: int, s: CoderSettings) -> None:
         super().__init__()
-        self.self_attn = Attention(
-            index,
-            AttentionOptions(
-                width=s.width,
-                num_heads=s.num_heads,
-                num_kv_heads=s.num_kv_heads,
-                head_width=s.head_width,
-                scale=s.head_width**-0.5,
-            ),
-        )
+        self.self_attn = Attention(index, s.attention())
         self.mlp = _sparse(s) if s.num_experts else GatedFeedForward(s.width, s.inner_width, "silu")
         self.input_layernorm = RMSNorm(s.width, s.norm_epsilon)
         self.post_attention_layernorm = RMSNorm(s.width, s.norm_epsilon)
@@ -134,16 +118,32 @@ def _sparse(s: CoderSettings) -> SparseFeedForward:
     return SparseFeedForward(options, s.inner_width, s.capacity_factor)
 
 
-class _Body(nn.Module):
+class _Body(StackedBody):
     def __init__(self, s: CoderSettings) -> None:
-        super().__init__()
-        self.embed_tokens = nn.Embedding(s.vocabulary, s.width)
-        self.layers = nn.ModuleList(_Layer(index, s) for index in range(s.num_layers))
-        self.norm = RMSNorm(s.width, s.norm_epsilon)
+        super().__init__(s, (_Layer(index, s) for index in range(s.num_layers)))
+        self._rotary = Rotary(s.rotary, s.head_width)
+        routers = [layer.mlp.gate for layer in self.layers if isinstance(layer.mlp, SparseFeedForward)]
+        options = BalanceOptions(s.balance_weight, s.bias_rate, s.z_weight)
+        self.balance = ExpertBalance(options, routers) if routers else None
+
+    def forward(self, token_ids_BT: Tensor, positions_BT: Tensor, attend: Attend) -> Tensor:
+        """Final hidden states [B, T, D]; in training the balance gets what the layers noted."""
+        x_BTD = self.embed_tokens(token_ids_BT)
+        angles = self._rotary.angles(positions_BT, x_BTD.dtype)
+        real_BT = real_tokens(attend, token_ids_BT)
+        noted: list[Noted] = []
+        for layer in self.layers:
+            x_BTD, note = layer(x_BTD, angles, attend, real_BT)
+            noted += [] if note is None else [note]
+        if noted:
+            assert self.balance is not None
+            self.balance.note(noted)
+        out: Tensor = self.norm(x_BTD)
+        return out
 
 
-class Coder(Network):
-    """A coder network. `build` makes one with random weights, `from_config` reads a published config."""
+class Coder(Decoder):
+    """A coder network."""
 
     Settings: ClassVar[type[CoderSettings]] = CoderSettings
     SIZES: ClassVar[dict[str, CoderSettings]] = {
@@ -164,62 +164,26 @@ class Coder(Network):
         ),
     }  # fmt: skip
     model_types: ClassVar[tuple[str, ...]] = ("mixtral", "rung_coder")
-    renames: ClassVar[tuple[tuple[str, str], ...]] = ()
     ignored: ClassVar[tuple[str, ...]] = ("rotary_emb.inv_freq",)
     translation: ClassVar[Translation] = Translation(_read, _write)
+    settings: CoderSettings
 
     def __init__(self, settings: CoderSettings) -> None:
-        super().__init__()
-        self.settings = settings
-        self.model = _Body(settings)
-        self.lm_head = None if settings.tied_head else nn.Linear(settings.width, settings.vocabulary, bias=False)
-        self.shape = Shape(
-            vocabulary=settings.vocabulary,
-            width=settings.width,
-            num_layers=settings.num_layers,
-            num_heads=settings.num_heads,
-            num_kv_heads=settings.num_kv_heads,
-            head_width=settings.head_width,
-            max_context=settings.max_context,
-        )
-        self._rotary = Rotary(settings.rotary, settings.head_width)
-        routers = [layer.mlp.gate for layer in self.model.layers if isinstance(layer.mlp, SparseFeedForward)]
-        if routers:
-            options = BalanceOptions(settings.balance_weight, settings.bias_rate, settings.z_weight)
-            self.balance = ExpertBalance(options, routers)
-
-    @classmethod
-    def build(cls, settings: CoderSettings, seed: int = 0) -> Coder:
-        """A network with random weights, the same for the same seed."""
-        network = built(lambda: cls(settings), seed)
-        assert isinstance(network, Coder)
-        return network
+        body = _Body(settings)
+        super().__init__(settings, body, tied=settings.tied_head)
+        self.balance = body.balance
 
     @staticmethod
     def refuses(config: Mapping[str, Any]) -> str:
         """Why this family cannot run a published config, empty when it can."""
-        if config.get("sliding_window"):
-            return "sliding windows are not built"
-        if config.get("hidden_act", "silu") not in ("silu", "swish"):
-            return f"activation '{config['hidden_act']}' is not built"
-        return refused_rope(config)
+        return "sliding windows are not built" if config.get("sliding_window") else refused_sizes(config)
 
     @staticmethod
     def from_config(config: Mapping[str, Any]) -> CoderSettings:
         """Settings from a published `config.json`; call `refuses` first."""
-        num_heads, num_active = config["num_attention_heads"], config.get("num_experts_per_tok", 2)
+        num_active = config.get("num_experts_per_tok", 2)
         return CoderSettings(
-            vocabulary=config["vocab_size"],
-            width=config["hidden_size"],
-            inner_width=config["intermediate_size"],
-            num_layers=config["num_hidden_layers"],
-            num_heads=num_heads,
-            num_kv_heads=config.get("num_key_value_heads") or num_heads,
-            head_width=config.get("head_dim") or config["hidden_size"] // num_heads,
-            max_context=config.get("max_position_embeddings", 32768),
-            norm_epsilon=config.get("rms_norm_eps", 1e-5),
-            rotary=rotary_of(config),
-            tied_head=config.get("tie_word_embeddings", False),
+            **sizes_of(config, max_context=32768, norm_epsilon=1e-5),
             num_experts=config.get("num_local_experts", 8),
             num_active=num_active,
             scoring=config.get("scoring", "softmax"),
@@ -233,20 +197,7 @@ class Coder(Network):
     def published_config(self) -> dict[str, Any]:
         """A `config.json` that `from_config` reads, and transformers where it knows the architecture."""
         s = self.settings
-        plain = {
-            "vocab_size": s.vocabulary,
-            "hidden_size": s.width,
-            "intermediate_size": s.inner_width,
-            "num_hidden_layers": s.num_layers,
-            "num_attention_heads": s.num_heads,
-            "num_key_value_heads": s.num_kv_heads,
-            "head_dim": s.head_width,
-            "max_position_embeddings": s.max_context,
-            "rms_norm_eps": s.norm_epsilon,
-            "rope_parameters": published_rope(s.rotary),
-            "tie_word_embeddings": s.tied_head,
-            "hidden_act": "silu",
-        }
+        plain = {**published_sizes(s), "hidden_act": "silu"}
         if not s.num_experts:
             return {"model_type": "llama", "architectures": ["LlamaForCausalLM"], **plain}
         known = s.scoring == "softmax" and not s.bias_rate
@@ -265,23 +216,3 @@ class Coder(Network):
             "bias_rate": s.bias_rate,
             "z_weight": s.z_weight,
         }
-
-    def hidden(self, token_ids_BT: Tensor, positions_BT: Tensor, attend: Attend) -> Tensor:
-        """Final hidden states [B, T, D], normalised; see `rung.models.network.Network.hidden`."""
-        x_BTD = self.model.embed_tokens(token_ids_BT)
-        angles = self._rotary.angles(positions_BT, x_BTD.dtype)
-        real_BT = real_tokens(attend, token_ids_BT)
-        noted: list[Noted] = []
-        for layer in self.model.layers:
-            x_BTD, note = layer(x_BTD, angles, attend, real_BT)
-            noted += [] if note is None else [note]
-        if noted:
-            assert isinstance(self.balance, ExpertBalance)
-            self.balance.note(noted)
-        out: Tensor = self.model.norm(x_BTD)
-        return out
-
-    @property
-    def output_weight(self) -> Tensor:
-        """The output projection's weight [V, D]."""
-        return self.model.embed_tokens.weight if self.lm_head is None else self.lm_head.weight

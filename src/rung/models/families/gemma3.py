@@ -16,12 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from rung.base.settings import Field, Settings
-from rung.models.initialise import built
+from rung.models.decoder import Decoder
 from rung.models.layers.attention import Attention, AttentionOptions
+from rung.models.layers.body import StackedBody
 from rung.models.layers.feed_forward import GatedFeedForward
 from rung.models.layers.normalisation import RMSNorm
 from rung.models.layers.rotary import Rotary, RotarySettings
-from rung.models.network import Attend, Network, Shape
+from rung.models.network import Attend
 
 __all__ = ["Gemma3"]
 
@@ -44,6 +45,11 @@ class Gemma3Settings(Settings):
     local_rotary: RotarySettings = Field(RotarySettings(theta=1e4), description="positions of windowed layers")
     attention_bias: bool = Field(False, description="biases in the four attention projections")
     softcap: float = Field(0.0, ge=0, description="logits are squashed to this bound; 0 is off")
+
+    @property
+    def num_layers(self) -> int:
+        """As many as `full_attention` speaks of."""
+        return len(self.full_attention)
 
 
 class _Layer(nn.Module):
@@ -78,16 +84,28 @@ class _Layer(nn.Module):
         return out
 
 
-class _Body(nn.Module):
+class _Body(StackedBody):
     def __init__(self, s: Gemma3Settings) -> None:
-        super().__init__()
-        self.embed_tokens = nn.Embedding(s.vocabulary, s.width)
-        self.layers = nn.ModuleList(_Layer(index, s) for index in range(len(s.full_attention)))
-        self.norm = RMSNorm(s.width, s.norm_epsilon, centred=True)
+        super().__init__(s, (_Layer(index, s) for index in range(s.num_layers)), centred=True)
+        self._scale = s.width**0.5
+        self._global = Rotary(s.global_rotary, s.head_width)
+        self._local = Rotary(s.local_rotary, s.head_width)
+
+    def forward(self, token_ids_BT: Tensor, positions_BT: Tensor, attend: Attend) -> Tensor:
+        """Final hidden states [B, T, D]."""
+        x_BTD = self.embed_tokens(token_ids_BT)
+        # the factor is rounded to the weights' type first, as the published model was trained
+        x_BTD = x_BTD * torch.tensor(self._scale, dtype=x_BTD.dtype, device=x_BTD.device)
+        local = self._local.angles(positions_BT, x_BTD.dtype)
+        everywhere = self._global.angles(positions_BT, x_BTD.dtype)
+        for layer in self.layers:
+            x_BTD = layer(x_BTD, everywhere if layer.full else local, attend)
+        out: Tensor = self.norm(x_BTD)
+        return out
 
 
-class Gemma3(Network):
-    """A Gemma 3 text network. `build` makes one with random weights, `from_config` reads a published config."""
+class Gemma3(Decoder):
+    """A Gemma 3 text network."""
 
     Settings: ClassVar[type[Gemma3Settings]] = Gemma3Settings
     SIZES: ClassVar[dict[str, Gemma3Settings]] = {
@@ -106,30 +124,11 @@ class Gemma3(Network):
         ("model.language_model.", "model."),
     )
     ignored: ClassVar[tuple[str, ...]] = ("vision_tower.", "multi_modal_projector.", "rotary_emb.")
+    settings: Gemma3Settings
 
     def __init__(self, settings: Gemma3Settings) -> None:
-        super().__init__()
-        self.settings = settings
+        super().__init__(settings, _Body(settings), tied=True)
         self.softcap = settings.softcap
-        self.model = _Body(settings)
-        self.shape = Shape(
-            vocabulary=settings.vocabulary,
-            width=settings.width,
-            num_layers=len(settings.full_attention),
-            num_heads=settings.num_heads,
-            num_kv_heads=settings.num_kv_heads,
-            head_width=settings.head_width,
-            max_context=settings.max_context,
-        )
-        self._global = Rotary(settings.global_rotary, settings.head_width)
-        self._local = Rotary(settings.local_rotary, settings.head_width)
-
-    @classmethod
-    def build(cls, settings: Gemma3Settings, seed: int = 0) -> Gemma3:
-        """A network with random weights, the same for the same seed."""
-        network = built(lambda: cls(settings), seed)
-        assert isinstance(network, Gemma3)
-        return network
 
     @staticmethod
     def refuses(config: Mapping[str, Any]) -> str:
@@ -186,7 +185,7 @@ class Gemma3(Network):
             "vocab_size": s.vocabulary,
             "hidden_size": s.width,
             "intermediate_size": s.inner_width,
-            "num_hidden_layers": len(s.full_attention),
+            "num_hidden_layers": s.num_layers,
             "num_attention_heads": s.num_heads,
             "num_key_value_heads": s.num_kv_heads,
             "head_dim": s.head_width,
@@ -204,23 +203,6 @@ class Gemma3(Network):
             "hidden_activation": "gelu_pytorch_tanh",
             "tie_word_embeddings": True,
         }
-
-    def hidden(self, token_ids_BT: Tensor, positions_BT: Tensor, attend: Attend) -> Tensor:
-        """Final hidden states [B, T, D], normalised; see `rung.models.network.Network.hidden`."""
-        x_BTD = self.model.embed_tokens(token_ids_BT)
-        # the factor is rounded to the weights' type first, as the published model was trained
-        x_BTD = x_BTD * torch.tensor(self.settings.width**0.5, dtype=x_BTD.dtype, device=x_BTD.device)
-        local = self._local.angles(positions_BT, x_BTD.dtype)
-        everywhere = self._global.angles(positions_BT, x_BTD.dtype)
-        for layer in self.model.layers:
-            x_BTD = layer(x_BTD, everywhere if layer.full else local, attend)
-        out: Tensor = self.model.norm(x_BTD)
-        return out
-
-    @property
-    def output_weight(self) -> Tensor:
-        """The embedding [V, D], which is also the output projection."""
-        return self.model.embed_tokens.weight
 
 
 def _ropes(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

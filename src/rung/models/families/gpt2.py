@@ -3,22 +3,20 @@
 Loads checkpoints whose config says `model_type: gpt2`, small to XL and DistilGPT-2. Published files keep matrices
 transposed and queries, keys and values in one; here they are apart, as everywhere in rung, and `translation` goes both
 ways. Not: dropout, cross attention, scores scaled by layer.
-
-Legend: B batch, T token, D width, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from rung.base.settings import Field, Settings
-from rung.models.initialise import built
-from rung.models.layers.learned_positions import LearnedBody, LearnedOptions
-from rung.models.network import Attend, Network, Shape, Translation
+from rung.base.settings import Field
+from rung.models.decoder import Decoder, refused_learned
+from rung.models.layers.learned_positions import LearnedBody, LearnedSettings
+from rung.models.network import Translation
 
 __all__ = ["GPT2"]
 
@@ -27,16 +25,10 @@ _RENAMED = ((".attn.c_proj.", ".attn.o_proj."), (".mlp.c_fc.", ".mlp.up_proj."),
 _BUILT_WITH = {"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False, "add_cross_attention": False}
 
 
-class GPT2Settings(Settings):
+class GPT2Settings(LearnedSettings):
     """Sizes of a GPT-2 network."""
 
-    vocabulary: int = Field(ge=1, description="rows of the embedding")
-    width: int = Field(ge=2, description="width of the residual stream; num_heads divides it")
-    inner_width: int = Field(ge=1, description="width inside the feed-forward layer")
     num_layers: int = Field(ge=1, description="decoder layers")
-    num_heads: int = Field(ge=1, description="attention heads")
-    max_context: int = Field(1024, ge=1, description="learned positions: longer texts cannot be read")
-    norm_epsilon: float = Field(1e-5, gt=0, description="added to the variance in norms")
 
 
 def _read(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -72,8 +64,14 @@ def _turned(name: str, tensor: Tensor) -> Tensor:
     return tensor.T.contiguous() if ".h." in name and tensor.ndim == 2 else tensor
 
 
-class GPT2(Network):
-    """A GPT-2 network. `build` makes one with random weights, `from_config` reads a published config."""
+def _narrow(settings: GPT2Settings) -> Callable[[str], float]:
+    """What is added to the residual stream begins smaller, by the square root of how often that happens."""
+    narrow = 0.02 * (2 * settings.num_layers) ** -0.5
+    return lambda name: narrow if name.endswith(("o_proj", "down_proj")) else 0.02
+
+
+class GPT2(Decoder):
+    """A GPT-2 network."""
 
     Settings: ClassVar[type[GPT2Settings]] = GPT2Settings
     SIZES: ClassVar[dict[str, GPT2Settings]] = {
@@ -88,56 +86,21 @@ class GPT2(Network):
     # causal masks that old releases kept among the weights
     ignored: ClassVar[tuple[str, ...]] = (".attn.bias", ".attn.masked_bias")
     translation: ClassVar[Translation] = Translation(_read, _write)
+    body_name: ClassVar[str] = "transformer"
+    deviations: ClassVar[Callable[[Any], Callable[[str], float]]] = staticmethod(_narrow)
+    settings: GPT2Settings
 
     def __init__(self, settings: GPT2Settings) -> None:
-        super().__init__()
-        self.settings = settings
-        head_width = settings.width // settings.num_heads
-        self.transformer = LearnedBody(
-            LearnedOptions(
-                vocabulary=settings.vocabulary,
-                max_context=settings.max_context,
-                width=settings.width,
-                inner_width=settings.inner_width,
-                num_heads=settings.num_heads,
-                windows=(0,) * settings.num_layers,
-                scale=head_width**-0.5,
-                bias=True,
-                norm_epsilon=settings.norm_epsilon,
-            )
+        windows = (0,) * settings.num_layers
+        super().__init__(
+            settings, LearnedBody(settings, windows, scale=settings.head_width**-0.5, bias=True), tied=True
         )
-        self.shape = Shape(
-            vocabulary=settings.vocabulary,
-            width=settings.width,
-            num_layers=settings.num_layers,
-            num_heads=settings.num_heads,
-            num_kv_heads=settings.num_heads,
-            head_width=head_width,
-            max_context=settings.max_context,
-        )
-
-    @classmethod
-    def build(cls, settings: GPT2Settings, seed: int = 0) -> GPT2:
-        """A network with random weights, the same for the same seed; what is added to the residual stream begins
-        smaller, by the square root of how often that happens."""
-        narrow = 0.02 * (2 * settings.num_layers) ** -0.5
-        network = built(
-            lambda: cls(settings), seed, lambda name: narrow if name.endswith(("o_proj", "down_proj")) else 0.02
-        )
-        assert isinstance(network, GPT2)
-        return network
 
     @staticmethod
     def refuses(config: Mapping[str, Any]) -> str:
         """Why this family cannot run a published config, empty when it can."""
-        if not config.get("tie_word_embeddings", True):
-            return "an untied head is not built"
-        activation = config.get("activation_function", "gelu_new")
-        if activation not in ("gelu_new", "gelu_pytorch_tanh"):
-            return f"activation '{activation}' is not built"
-        return next(
-            (f"{key} is not built" for key, value in _BUILT_WITH.items() if config.get(key, value) != value), ""
-        )
+        other = (f"{key} is not built" for key, value in _BUILT_WITH.items() if config.get(key, value) != value)
+        return refused_learned(config) or next(other, "")
 
     @staticmethod
     def from_config(config: Mapping[str, Any]) -> GPT2Settings:
@@ -171,13 +134,3 @@ class GPT2(Network):
             "attn_pdrop": 0.0,
             "tie_word_embeddings": True,
         }
-
-    def hidden(self, token_ids_BT: Tensor, positions_BT: Tensor, attend: Attend) -> Tensor:
-        """Final hidden states [B, T, D], normalised; see `rung.models.network.Network.hidden`."""
-        out: Tensor = self.transformer(token_ids_BT, positions_BT, attend)
-        return out
-
-    @property
-    def output_weight(self) -> Tensor:
-        """The embedding [V, D], which is also the output projection."""
-        return self.transformer.wte.weight

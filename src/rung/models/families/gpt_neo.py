@@ -3,8 +3,6 @@
 Loads checkpoints whose config says `model_type: gpt_neo`: EleutherAI's 125M to 2.7B, and TinyStories (Eldan and Li
 2023, "TinyStories: How Small Can Language Models Be"), whose shapes the small sizes follow. Layers that see everything
 alternate with ones that see a window; scores are not scaled. Not: dropout.
-
-Legend: B batch, T token, D width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -14,10 +12,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from rung.base.settings import Field, Settings
-from rung.models.initialise import built
-from rung.models.layers.learned_positions import LearnedBody, LearnedOptions
-from rung.models.network import Attend, Network, Shape, Translation
+from rung.base.settings import Field
+from rung.models.decoder import Decoder, refused_learned
+from rung.models.layers.learned_positions import LearnedBody, LearnedSettings
+from rung.models.network import Translation
 
 __all__ = ["GPTNeo"]
 
@@ -29,17 +27,17 @@ _RENAMED = (
 )
 
 
-class GPTNeoSettings(Settings):
+class GPTNeoSettings(LearnedSettings):
     """Sizes and choices of a GPT-Neo network."""
 
-    vocabulary: int = Field(ge=1, description="rows of the embedding")
-    width: int = Field(ge=2, description="width of the residual stream; num_heads divides it")
-    inner_width: int = Field(ge=1, description="width inside the feed-forward layer")
-    num_heads: int = Field(ge=1, description="attention heads")
     full_attention: tuple[bool, ...] = Field(min_length=1, description="per layer: sees everything, not just a window")
     window: int = Field(256, ge=1, description="tokens that a windowed layer sees, itself included")
     max_context: int = Field(2048, ge=1, description="learned positions: longer texts cannot be read")
-    norm_epsilon: float = Field(1e-5, gt=0, description="added to the variance in norms")
+
+    @property
+    def num_layers(self) -> int:
+        """As many as `full_attention` speaks of."""
+        return len(self.full_attention)
 
 
 def _read(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -71,8 +69,8 @@ def _small(width: int, num_layers: int, num_heads: int = 16) -> GPTNeoSettings:
     )
 
 
-class GPTNeo(Network):
-    """A GPT-Neo network. `build` makes one with random weights, `from_config` reads a published config."""
+class GPTNeo(Decoder):
+    """A GPT-Neo network."""
 
     Settings: ClassVar[type[GPTNeoSettings]] = GPTNeoSettings
     SIZES: ClassVar[dict[str, GPTNeoSettings]] = {
@@ -89,51 +87,20 @@ class GPTNeo(Network):
         ),
     }  # fmt: skip
     model_types: ClassVar[tuple[str, ...]] = ("gpt_neo",)
-    renames: ClassVar[tuple[tuple[str, str], ...]] = ()
     # causal masks that old releases kept among the weights
     ignored: ClassVar[tuple[str, ...]] = (".attn.attention.bias", ".attn.attention.masked_bias")
     translation: ClassVar[Translation] = Translation(_read, _write)
+    body_name: ClassVar[str] = "transformer"
+    settings: GPTNeoSettings
 
     def __init__(self, settings: GPTNeoSettings) -> None:
-        super().__init__()
-        self.settings = settings
-        self.transformer = LearnedBody(
-            LearnedOptions(
-                vocabulary=settings.vocabulary,
-                max_context=settings.max_context,
-                width=settings.width,
-                inner_width=settings.inner_width,
-                num_heads=settings.num_heads,
-                windows=tuple(0 if full else settings.window for full in settings.full_attention),
-                scale=1.0,
-                bias=False,
-                norm_epsilon=settings.norm_epsilon,
-            )
-        )
-        self.shape = Shape(
-            vocabulary=settings.vocabulary,
-            width=settings.width,
-            num_layers=len(settings.full_attention),
-            num_heads=settings.num_heads,
-            num_kv_heads=settings.num_heads,
-            head_width=settings.width // settings.num_heads,
-            max_context=settings.max_context,
-        )
-
-    @classmethod
-    def build(cls, settings: GPTNeoSettings, seed: int = 0) -> GPTNeo:
-        """A network with random weights, the same for the same seed."""
-        network = built(lambda: cls(settings), seed)
-        assert isinstance(network, GPTNeo)
-        return network
+        windows = [0 if full else settings.window for full in settings.full_attention]
+        super().__init__(settings, LearnedBody(settings, windows, scale=1.0, bias=False), tied=True)
 
     @staticmethod
     def refuses(config: Mapping[str, Any]) -> str:
         """Why this family cannot run a published config, empty when it can."""
-        if not config.get("tie_word_embeddings", True):
-            return "an untied head is not built"
-        activation = config.get("activation_function", "gelu_new")
-        return "" if activation in ("gelu_new", "gelu_pytorch_tanh") else f"activation '{activation}' is not built"
+        return refused_learned(config)
 
     @staticmethod
     def from_config(config: Mapping[str, Any]) -> GPTNeoSettings:
@@ -174,13 +141,3 @@ class GPTNeo(Network):
             "attention_dropout": 0.0,
             "tie_word_embeddings": True,
         }
-
-    def hidden(self, token_ids_BT: Tensor, positions_BT: Tensor, attend: Attend) -> Tensor:
-        """Final hidden states [B, T, D], normalised; see `rung.models.network.Network.hidden`."""
-        out: Tensor = self.transformer(token_ids_BT, positions_BT, attend)
-        return out
-
-    @property
-    def output_weight(self) -> Tensor:
-        """The embedding [V, D], which is also the output projection."""
-        return self.transformer.wte.weight

@@ -5,52 +5,47 @@ Legend: B batch, T token, D width.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from rung.base.settings import Field, Settings
 from rung.models.layers.attention import Attention, AttentionOptions
+from rung.models.layers.body import Body
 from rung.models.layers.feed_forward import PlainFeedForward
 from rung.models.network import Attend
 
-__all__ = ["LearnedBody", "LearnedOptions"]
+__all__ = ["LearnedBody", "LearnedSettings"]
 
 
-@dataclass(frozen=True, slots=True)
-class LearnedOptions:
-    """Sizes and choices. `windows`: of every layer, the tokens that it sees, 0 for all; `scale` of the scores;
-    `bias`: queries, keys and values have one (the output projection always does)."""
+class LearnedSettings(Settings):
+    """Sizes of such a body; every query head has its own key/value head."""
 
-    vocabulary: int
-    max_context: int
-    width: int
-    inner_width: int
-    num_heads: int
-    windows: tuple[int, ...]
-    scale: float
-    bias: bool
-    norm_epsilon: float
+    vocabulary: int = Field(ge=1, description="rows of the embedding")
+    width: int = Field(ge=2, description="width of the residual stream; num_heads divides it")
+    inner_width: int = Field(ge=1, description="width inside the feed-forward layer")
+    num_heads: int = Field(ge=1, description="attention heads")
+    max_context: int = Field(1024, ge=1, description="learned positions: longer texts cannot be read")
+    norm_epsilon: float = Field(1e-5, gt=0, description="added to the variance in norms")
+
+    @property
+    def num_kv_heads(self) -> int:
+        """As many as there are query heads."""
+        return self.num_heads
+
+    @property
+    def head_width(self) -> int:
+        """Its share of the width."""
+        return self.width // self.num_heads
 
 
 class _Layer(nn.Module):
-    def __init__(self, index: int, o: LearnedOptions) -> None:
+    def __init__(self, index: int, s: LearnedSettings, options: AttentionOptions) -> None:
         super().__init__()
-        self.ln_1 = nn.LayerNorm(o.width, o.norm_epsilon)
-        self.attn = Attention(
-            index,
-            AttentionOptions(
-                width=o.width,
-                num_heads=o.num_heads,
-                num_kv_heads=o.num_heads,
-                head_width=o.width // o.num_heads,
-                scale=o.scale,
-                window=o.windows[index],
-                bias=o.bias,
-                output_bias=True,
-            ),
-        )
-        self.ln_2 = nn.LayerNorm(o.width, o.norm_epsilon)
-        self.mlp = PlainFeedForward(o.width, o.inner_width)
+        self.ln_1 = nn.LayerNorm(s.width, s.norm_epsilon)
+        self.attn = Attention(index, options)
+        self.ln_2 = nn.LayerNorm(s.width, s.norm_epsilon)
+        self.mlp = PlainFeedForward(s.width, s.inner_width)
 
     def forward(self, x_BTD: Tensor, attend: Attend) -> Tensor:
         """[B, T, D] to [B, T, D]."""
@@ -59,20 +54,42 @@ class _Layer(nn.Module):
         return out
 
 
-class LearnedBody(nn.Module):
-    """Token ids and positions to final, normalised hidden states."""
+class LearnedBody(Body):
+    """The tokens' embedding and that of their positions, layers, and a norm.
 
-    def __init__(self, options: LearnedOptions) -> None:
+    `windows`: of every layer, the tokens that it sees, 0 for all; `scale` of the scores; `bias`: queries, keys and
+    values have one (the output projection always does).
+    """
+
+    def __init__(self, s: LearnedSettings, windows: Sequence[int], *, scale: float, bias: bool) -> None:
         super().__init__()
-        self.wte = nn.Embedding(options.vocabulary, options.width)
-        self.wpe = nn.Embedding(options.max_context, options.width)
-        self.h = nn.ModuleList(_Layer(index, options) for index in range(len(options.windows)))
-        self.ln_f = nn.LayerNorm(options.width, options.norm_epsilon)
+        self.wte = nn.Embedding(s.vocabulary, s.width)
+        self.wpe = nn.Embedding(s.max_context, s.width)
+        options = [
+            AttentionOptions(
+                width=s.width,
+                num_heads=s.num_heads,
+                num_kv_heads=s.num_kv_heads,
+                head_width=s.head_width,
+                scale=scale,
+                window=window,
+                bias=bias,
+                output_bias=True,
+            )
+            for window in windows
+        ]
+        self.h = nn.ModuleList(_Layer(index, s, one) for index, one in enumerate(options))
+        self.ln_f = nn.LayerNorm(s.width, s.norm_epsilon)
 
     def forward(self, token_ids_BT: Tensor, positions_BT: Tensor, attend: Attend) -> Tensor:
-        """Hidden states [B, T, D]."""
+        """See `Body`."""
         x_BTD = self.wte(token_ids_BT) + self.wpe(positions_BT)
         for layer in self.h:
             x_BTD = layer(x_BTD, attend)
         out: Tensor = self.ln_f(x_BTD)
         return out
+
+    @property
+    def embedding(self) -> nn.Embedding:
+        """See `Body`."""
+        return self.wte

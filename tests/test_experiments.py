@@ -16,6 +16,7 @@ NAMES = (
     "caps",
     "downstream",
     "executors",
+    "grpo_real",
     "grpo_tiny",
     "human_eval",
     "kill_resume",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,10 +12,13 @@ import torch
 from tests.engine.engine_models import MODELS, Made, llama
 
 from rung.base.errors import ModelError
+from rung.base.events import Events
 from rung.engine.engine import Engine
 from rung.engine.settings import EngineSettings
 from rung.models.families.coder import Coder
 from rung.models.twin import Twin
+from rung.pipeline.stages._rl_bench import Bench
+from rung.pipeline.stages.grpo import Grpo
 from rung.records.contracts import Request, Sampling
 from rung.train.adapters import prepare
 from rung.train.optim.adamw import AdamW
@@ -96,3 +100,20 @@ def test_an_adapter_put_on_afterwards_is_not_overlooked() -> None:
     prepare(made.network, AdapterSettings(rank=2), seed=1)
     with pytest.raises(ModelError, match="changed after it was copied"):
         engine.complete(ASKED)
+
+
+@pytest.mark.parametrize(
+    ("training", "said", "sampled"),
+    [
+        ({"precision": "bfloat16"}, {}, "bfloat16"),
+        ({"precision": "bfloat16"}, {"precision": "weights"}, "weights"),
+        ({}, {}, "weights"),
+    ],
+)
+def test_a_policy_is_sampled_in_the_precision_that_it_is_trained_in(
+    training: dict[str, Any], said: dict[str, Any], sampled: str
+) -> None:
+    settings = Grpo.Settings.model_validate({"tasks": ["arithmetic"], "training": training, "engine": said})
+    context: Any = SimpleNamespace(events=Events(), budget=None)
+    bench = Bench(context, SimpleNamespace(), settings, llama(), SimpleNamespace())  # type: ignore[arg-type]
+    assert bench.engine.settings.precision == sampled
